@@ -1,0 +1,49 @@
+# `make run` and `make test` set themselves up: all they need is make and Python 3.11, 3.12 or 3.13.
+
+PYTHON ?= python3
+EXPERIMENT ?= demo
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test format lab refresh train clean
+
+help: ## Show this list
+	@echo "make TARGET"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+
+run: $(READY) ## Run the notebooks of EXPERIMENT (a folder of params/; default: demo) into build/EXPERIMENT
+	@$(BIN)/python -m rdlib.experiment $(EXPERIMENT)
+
+test: $(READY) ## Check the code, run the unit tests, and run every notebook against its committed outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
+
+format: $(READY) ## Format the code as `make test` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lab: $(READY) ## Open the notebooks in JupyterLab
+	$(BIN)/python -m jupyterlab notebooks/index.ipynb
+
+refresh: $(READY) ## Execute the committed notebooks again, in place (NOTEBOOK=02_scalar_rd for one of them)
+	$(BIN)/python -m rdlib.notebook $(NOTEBOOK)
+
+train: $(READY) ## Train the embedded model again: CORPUS=folder OUT=folder ARGS="--passes file.txt=5 ..."
+	$(if $(and $(CORPUS),$(OUT)),,$(error Say where text and model are: make train CORPUS=folder OUT=folder ARGS=...))
+	$(BIN)/python -m rdlib.train $(CORPUS) $(OUT) $(ARGS)
+
+clean: ## Remove the results of EXPERIMENT and all caches, but not .venv
+	rm -rf build/$(EXPERIMENT) .pytest_cache .ruff_cache .hypothesis rdlib.egg-info
+	find rdlib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# The environment: made once, brought up to date when what it depends on has changed.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit( \
+	    "rdlib needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d: name another, as in make PYTHON=python3.11" % v)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	@echo "Setting up .venv: about 2 GB, a few minutes"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,31 @@
+"""What holds for the tests and for the notebooks under nbval alike."""
+
+import pytest
+
+# Tests that may be skipped, each with the reason why; any other skip is a failure.
+ALLOWED_SKIPS: dict[str, str] = {}
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Let nbval ignore stderr, which carries progress bars (and which committed notebooks do not hold)."""
+    if collector.nodeid.endswith(".ipynb"):
+        collector.skip_compare += ("stderr",)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    return _refuse_skip((yield), item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    return _refuse_skip((yield), collector.nodeid)
+
+
+def _refuse_skip(report, nodeid: str):
+    """Turn a skip (or an expected failure) that is not on the list into a failure."""
+    if report.skipped and nodeid.partition("[")[0] not in ALLOWED_SKIPS:
+        report.outcome = "failed"
+        report.longrepr = f"{nodeid} was skipped, and conftest.py allows no such skip: {report.longrepr}"
+        vars(report).pop("wasxfail", None)
+    return report

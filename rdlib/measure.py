@@ -1,0 +1,169 @@
+"""One measured point: what a quantizer spends on a weight matrix and what error it makes."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import PchipInterpolator
+
+from rdlib.quantizers.base import Quantizer
+from rdlib.weights import as_float32
+
+
+@dataclass(frozen=True)
+class Point:
+    """A quantizer on a weight matrix, with every bit counted.
+
+    Args:
+        method: name of the quantizer, the same at every rate.
+        bits: nominal rate.
+        rate: total bits per weight.
+        side_rate: the part of ``rate`` that is not the index: scales, zeros, levels, tables.
+        mse: D = mean (w − ŵ)².
+        nmse: D / σ², σ² the variance of the weights; 0 where both are 0.
+        sqnr_db: 10·log₁₀(E[w²] / D); infinite where D = 0.
+        max_error: max |w − ŵ|.
+        rel_max_error: ``max_error`` over max |w|; 0 where the weights are 0.
+        symbols: how many different indices occur.
+        index_entropy: H(index) in bits per weight: what an ideal entropy coder would spend on the index.
+        output_mse: tr(E H Eᵀ) / out, E = W − Ŵ: mean squared error of a layer's output; NaN without H.
+    """
+
+    method: str
+    bits: int
+    rate: float
+    side_rate: float
+    mse: float
+    nmse: float
+    sqnr_db: float
+    max_error: float
+    rel_max_error: float
+    symbols: int
+    index_entropy: float
+    output_mse: float = float("nan")
+
+
+def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) -> Point:
+    """Encode, decode, and compare: one :class:`Point`.
+
+    Args:
+        W: (out, in), float16, bfloat16 or float32.
+        quantizer: to be measured.
+        H: E[x xᵀ] of the layer's inputs, (in, in), for the error of its output.
+
+    Raises:
+        ValueError: ``W`` is no weight matrix or holds NaN or Inf.
+    """
+    code = quantizer.encode(W, H)
+    counts = np.unique(code["index"], return_counts=True)[1]
+    values = as_float32(W)
+    error = values.astype(np.float64) - quantizer.decode(code)
+    mse, power, variance = (_mean(x) for x in (error**2, values.astype(np.float64) ** 2, _centred(values) ** 2))
+    largest, max_error = (float(np.abs(x).max(initial=0)) for x in (values, error))
+    return Point(
+        method=quantizer.method,
+        bits=quantizer.bits,
+        rate=code.rate,
+        side_rate=code.side_rate,
+        mse=mse,
+        nmse=_ratio(mse, variance),
+        sqnr_db=sqnr_db(mse, power),
+        max_error=max_error,
+        rel_max_error=_ratio(max_error, largest),
+        symbols=len(counts),
+        index_entropy=index_entropy(counts) * code["index"].size / max(code.weights, 1),
+        output_mse=float("nan") if H is None else float((error @ H * error).sum() / max(len(W), 1)),
+    )
+
+
+def curve(W: np.ndarray, quantizer: Quantizer, bits: Iterable[int] = range(1, 9)) -> list[Point]:
+    """The quantizer at each of ``bits`` that its method has."""
+    return [measure(W, quantizer.at(b)) for b in bits if b in quantizer.bits_allowed]
+
+
+def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:
+    """One row a point; ``labels`` are further columns, the same in every row, put first."""
+    frame = pd.DataFrame([asdict(point) for point in points])
+    for place, (name, value) in enumerate(labels.items()):
+        frame.insert(place, name, value)
+    return frame
+
+
+def sqnr_db(mse: float, power: float) -> float:
+    """Signal to quantization-noise ratio 10·log₁₀(E[w²] / D) in dB; infinite where D = 0."""
+    return float("inf") if mse == 0 else float(10 * np.log10(power / mse))
+
+
+def index_entropy(counts: np.ndarray) -> float:
+    """H = −Σ p log₂ p of how often each index occurs, in bits per index; 0 of none."""
+    p = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(p * np.log2(p)).sum()) + 0.0
+
+
+def average_gap(curve: pd.DataFrame, reference: pd.DataFrame) -> float:
+    """Mean over log D of R(D) − R_reference(D): how many bits a curve lies to the right of another, on average.
+
+    Both are interpolated as R over log D by monotone cubics (PCHIP), over the distortions that both cover.
+
+    Args:
+        curve: columns rate and nmse, at least two points of different distortion.
+        reference: the same.
+
+    Returns:
+        Bits per weight; NaN where the curves have no distortion in common.
+
+    Source: Bjøntegaard 2001, ITU-T VCEG-M33; with PCHIP instead of one cubic, as VCEG-AI11 advises.
+    """
+    rates = [_rate_over_log_distortion(points) for points in (curve, reference)]
+    low, high = max(r.x[0] for r in rates), min(r.x[-1] for r in rates)
+    if not low < high:
+        return float("nan")
+    a, b = (r.integrate(low, high) / (high - low) for r in rates)
+    return float(a - b)
+
+
+def _rate_over_log_distortion(points: pd.DataFrame) -> PchipInterpolator:
+    """R as a function of ln D through the points that no other point of the curve beats."""
+    points = points[points.nmse > 0].sort_values("rate")
+    points = points[points.nmse < points.nmse.cummin().shift(fill_value=np.inf)].iloc[::-1]
+    return PchipInterpolator(np.log(points.nmse), points.rate)
+
+
+def rate_at(rates: Iterable[float], distortions: Iterable[float], target: float) -> float:
+    """The rate at which a measured curve first comes down to a target distortion, in bits per weight.
+
+    Between two measured points log D is taken as linear in R, which high-resolution theory says it is.
+
+    Returns:
+        NaN where the curve does not cover the target: nothing is extrapolated.
+    """
+    points = sorted(zip(rates, distortions, strict=True))
+    for (r0, d0), (r1, d1) in zip(points, points[1:], strict=False):
+        if d1 <= target <= d0:
+            if d1 <= 0 or d0 == d1:
+                return r1 if target < d0 else r0
+            return r0 + (r1 - r0) * float(np.log(d0 / target) / np.log(d0 / d1))
+    return float("nan")
+
+
+def save(frame: pd.DataFrame, results: str | Path, name: str) -> None:
+    """Write a notebook's points to ``results/name.parquet``; nothing where ``results`` is empty."""
+    if results:
+        folder = Path(results)
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def _mean(x: np.ndarray) -> float:
+    return float(x.mean()) if x.size else 0.0
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    wide = values.astype(np.float64)
+    return wide - _mean(wide)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0 if part == 0 else float("inf")

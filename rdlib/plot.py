@@ -1,0 +1,217 @@
+"""Points onto axes, in one visual language.
+
+A method has one colour and one marker everywhere: the colour says how levels are placed, the marker how many
+weights share a scale.  Fixed-rate methods are filled markers on solid lines, entropy-coded ones open markers
+on dashed lines.  Bounds are lines in black and grey.  The rate is total bits per weight.
+"""
+
+from collections.abc import Callable, Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import laplace, norm
+
+from rdlib.histogram import Histogram
+from rdlib.theory import gaussian_distortion
+
+# Okabe and Ito's colours, legible to the colour-blind; the first word or words of a method's name decide.
+COLOURS = {
+    "uniform opt. clip": "#0072B2",
+    "uniform 3σ": "#56B4E9",
+    "uniform": "#6A51A3",
+    "mid-tread": "#8C6D31",
+    "asymmetric": "#E69F00",
+    "Lloyd–Max": "#D55E00",
+    "ECSQ optimum": "#CC3377",
+    "ECSQ centroid": "#009E73",
+    "ECSQ midpoint": "#66A61E",
+    "entropy-coded": "#CC79A7",
+}
+MARKERS = {"tensor": "o", "channel": "s", "g128": "^", "g64": "<", "g32": "v"}
+GROUP_COLOURS = dict(
+    zip(
+        ("q", "k", "v", "o", "gate", "up", "down", "embed", "lm_head"),
+        ("#0072B2", "#56B4E9", "#009E73", "#66A61E", "#E69F00", "#D55E00", "#8C2D04", "#555555", "#999999"),
+        strict=True,
+    )
+)
+BOUNDS = ({"color": "black", "ls": "-"}, {"color": "0.45", "ls": "-"}, {"color": "0.45", "ls": ":"}, {"color": "0.7", "ls": "-"})
+
+Bound = Callable[[np.ndarray], np.ndarray]  # normalised distortion D/σ² at a rate
+
+
+def use_style() -> None:
+    """The style of every figure of the project, and the same bytes for the same figure."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "grid.linewidth": 0.6,
+            "font.size": 9,
+            "axes.titlesize": 10,
+            "legend.frameon": False,
+            "legend.fontsize": 8,
+            "lines.markersize": 4.5,
+            "lines.linewidth": 1.2,
+            "savefig.bbox": "tight",
+            "svg.hashsalt": "rdlib",
+        }
+    )
+
+
+def look(method: str) -> dict:
+    """Colour, marker and line of a method."""
+    colour = next((c for name, c in COLOURS.items() if method.startswith(name)), "#333333")
+    marker = next((m for name, m in MARKERS.items() if method.endswith(name)), "D")
+    coded = method.startswith(("ECSQ", "entropy-coded"))
+    return {
+        "color": colour,
+        "marker": marker,
+        "ls": "--" if coded else "-",
+        "markerfacecolor": "white" if coded else colour,
+    }
+
+
+def decibel(ratio: np.ndarray) -> np.ndarray:
+    """10·log₁₀, −∞ where nothing is left."""
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(np.asarray(ratio, float))
+
+
+def rate_distortion(
+    points: pd.DataFrame, bounds: Mapping[str, Bound] | None = None, title: str = "", variance: float | None = None
+) -> Figure:
+    """Distortion against rate with bounds, and below it the gap of every point to the first bound, in bits.
+
+    Args:
+        points: columns method, rate, nmse (D/σ²), one row a point.
+        bounds: name → D/σ² at a rate; the Gaussian D(R) where none is given.
+        title: of the figure.
+        variance: σ²; where given, a second axis shows the distortion as MSE.
+    """
+    bounds = bounds or {"Gaussian D(R)": lambda rate: gaussian_distortion(rate, 1.0)}
+    figure, (top, low) = plt.subplots(2, 1, figsize=(8.4, 6.6), sharex=True, height_ratios=[3, 1.4])
+    limit = min(points.rate.max() * 1.04, 9.0)
+    rates = np.linspace(0, limit, 400)
+    for (name, bound), line in zip(bounds.items(), BOUNDS, strict=False):
+        top.plot(rates, decibel(bound(rates)), label=name, zorder=1, **line)
+    for method, curve in points.groupby("method", sort=False):
+        curve = curve[curve.nmse > 0].sort_values("rate")
+        top.plot(curve.rate, decibel(curve.nmse), label=method, **look(method))
+        low.plot(curve.rate, gap_bits(curve.rate, curve.nmse, next(iter(bounds.values()))), **look(method))
+    top.set(ylabel="distortion D/σ² (dB)", title=title)
+    low.axhline(0, **BOUNDS[0])
+    low.set(xlabel="rate (total bits per weight)", ylabel=f"gap to\n{next(iter(bounds))} (bits)")
+    low.set_xlim(0, limit)
+    if variance:
+        mse_axis(top, variance)
+    figure.legend(*top.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def mse_axis(ax: Axes, variance: float) -> None:
+    """A second vertical axis: the distortion as MSE, in the square of the weights' unit."""
+    second = ax.secondary_yaxis(
+        "right", functions=(lambda db: db + decibel(variance), lambda db: db - decibel(variance))
+    )
+    second.yaxis.set_major_formatter(lambda db, _: f"{10 ** (db / 10):.0e}")
+    second.set_ylabel("MSE")
+
+
+def gap_bits(rates: np.ndarray, nmse: np.ndarray, bound: Bound) -> np.ndarray:
+    """R − R(D): how many bits per weight a point spends beyond a bound at its own distortion."""
+    grid = np.linspace(0, 20, 4001)
+    at = np.asarray(bound(grid), float)
+    return np.asarray(rates) - np.interp(-np.log(np.asarray(nmse)), -np.log(at), grid)
+
+
+def heat_map(frame: pd.DataFrame, label: str, ax: Axes | None = None, digits: int = 2) -> Axes:
+    """A table as colours with its numbers written in: one row a group, one column a layer.
+
+    Args:
+        frame: index → rows, columns → columns; NaN is left blank.
+        label: of the colour bar, with the unit.
+        ax: to draw on; a new figure where None.
+        digits: after the decimal point.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(1.6 + 0.75 * frame.shape[1], 1.0 + 0.34 * len(frame)))
+    image = ax.imshow(frame.to_numpy(float), cmap="cividis", aspect="auto")
+    ax.grid(False)
+    ax.set_xticks(range(frame.shape[1]), frame.columns)
+    ax.set_yticks(range(len(frame)), frame.index)
+    ax.set(xlabel=frame.columns.name or "", ylabel=frame.index.name or "")
+    middle = np.nanmean([np.nanmin(frame), np.nanmax(frame)])
+    if frame.size <= 200:  # more numbers than that cannot be read
+        for (i, j), value in np.ndenumerate(frame.to_numpy(float)):
+            if np.isfinite(value):
+                ink = "black" if value > middle else "white"
+                ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize=8)
+    ax.figure.colorbar(image, ax=ax, label=label)
+    return ax
+
+
+def density(histogram: Histogram, ax: Axes, label: str = "weights") -> None:
+    """Density of w/σ on a log scale, against the Gaussian and the Laplacian of the same variance."""
+    x = (histogram.values - histogram.mean) / histogram.variance**0.5
+    limit = min(1.05 * np.abs(x).max(), 12)
+    edges = np.linspace(-limit, limit, 161)
+    counts, _ = np.histogram(x, edges, weights=histogram.counts)
+    ax.stairs(counts / counts.sum() / np.diff(edges), edges, fill=True, color="#56B4E9", alpha=0.7, label=label)
+    grid = np.linspace(-limit, limit, 400)
+    ax.plot(grid, norm.pdf(grid), color="black", label="Gaussian")
+    ax.plot(grid, laplace.pdf(grid, scale=0.5**0.5), color="0.45", ls=":", label="Laplacian")
+    ax.set(yscale="log", ylim=(0.3 / counts.sum(), 1.5), xlabel="w/σ", ylabel="density")
+    ax.legend()
+
+
+def quantile_quantile(histogram: Histogram, ax: Axes, label: str = "weights") -> None:
+    """Quantiles of w/σ against those of a Gaussian: a straight line where the weights are one."""
+    x = (histogram.values - histogram.mean) / histogram.variance**0.5
+    middle = (np.cumsum(histogram.counts) - histogram.counts / 2) / histogram.size
+    ax.plot(norm.ppf(middle), x, ".", ms=2.5, color="#0072B2", label=label)
+    ends = np.array([-4.5, 4.5])
+    ax.plot(ends, ends, color="black", label="Gaussian")
+    ax.set(xlabel="quantile of a Gaussian", ylabel="quantile of w/σ")
+    ax.legend()
+
+
+def by_layer(frame: pd.DataFrame, label: str, title: str = "", ax: Axes | None = None) -> Axes:
+    """One line a group over the layers in their order.
+
+    Args:
+        frame: index → layers, columns → groups.
+        label: of the vertical axis, with the unit.
+        title: of the axes.
+        ax: to draw on; a new figure where None.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.2, 3.2))
+    for group, values in frame.items():
+        ax.plot(frame.index, values, marker="o", color=GROUP_COLOURS.get(group, "#333333"), label=group)
+    ax.set(xlabel="layer", ylabel=label, title=title)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+__all__ = [
+    "by_layer",
+    "decibel",
+    "density",
+    "gap_bits",
+    "heat_map",
+    "look",
+    "mse_axis",
+    "quantile_quantile",
+    "rate_distortion",
+    "use_style",
+]

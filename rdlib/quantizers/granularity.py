@@ -1,0 +1,84 @@
+"""How many weights share a scale: the tensor, an output channel (row), or a group within a row."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Granularity(ABC):
+    """A partition of every row of W into groups that share a scale.
+
+    Args:
+        scale_format: float format in which scales are written (see :class:`rdlib.formats.Float`).
+    """
+
+    scale_format: str = "float16"
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Name in tables and plots."""
+
+    @abstractmethod
+    def width(self, columns: int) -> int:
+        """Weights of a row that share a scale; the last group of a row may be shorter."""
+
+    def expand(self, scales: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """The scale of every weight, shape (out, in)."""
+        if not scales.size:  # no weights
+            return np.zeros(shape, np.float32)
+        groups = np.broadcast_to(scales.astype(np.float32), (shape[0], scales.shape[1]))
+        return np.repeat(groups, max(self.width(shape[1]), 1), axis=1)[:, : shape[1]]
+
+
+@dataclass(frozen=True)
+class PerTensor(Granularity):
+    """One scale for all weights, in float32: 32 bits once do not count."""
+
+    scale_format: str = "float32"
+
+    @property
+    def label(self) -> str:
+        return "tensor"
+
+    def width(self, columns: int) -> int:
+        return columns
+
+
+@dataclass(frozen=True)
+class PerChannel(Granularity):
+    """One scale a row, which is an output channel."""
+
+    @property
+    def label(self) -> str:
+        return "channel"
+
+    def width(self, columns: int) -> int:
+        return columns
+
+
+@dataclass(frozen=True)
+class PerGroup(Granularity):
+    """One scale for every ``size`` neighbours of a row: 16 / size bits per weight.
+
+    Args:
+        size: of a group; where it does not divide the row, the last group is shorter and costs as much.
+
+    Raises:
+        ValueError: ``size`` is less than 1.
+    """
+
+    size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"A group holds at least 1 weight, not {self.size}.")
+
+    @property
+    def label(self) -> str:
+        return f"g{self.size}"
+
+    def width(self, columns: int) -> int:
+        return min(self.size, columns)

@@ -1,0 +1,60 @@
+"""What a weight matrix looks like before anything is quantized."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from rdlib.histogram import Histogram
+from rdlib.models import Checkpoint, Weight
+from rdlib.weights import as_float32
+
+
+def statistics(W: np.ndarray) -> dict[str, float]:
+    """Moments and spreads of a matrix (out, in): what decides how hard it is to quantize.
+
+    Returns:
+        ``sigma`` σ; ``kurtosis`` (3 for a Gaussian); ``peak`` max |w| / σ; ``row_spread_db`` and
+        ``column_spread_db``, the standard deviation over rows (columns) of their power in dB; ``row_gain_bits``,
+        ½·log₂ of the arithmetic over the geometric mean of the row powers, which is what knowing the power of
+        every row is worth to a Gaussian source; ``entropy`` H(w) of the stored values in bits; ``distinct``
+        values.
+
+    Raises:
+        ValueError: ``W`` is no weight matrix, or holds NaN or Inf.
+    """
+    histogram = Histogram.of(W)
+    square = as_float32(W).astype(np.float64) ** 2
+    rows, columns = square.mean(axis=1), square.mean(axis=0)
+    sigma = histogram.variance**0.5
+    return {
+        "sigma": sigma,
+        "kurtosis": histogram.kurtosis,
+        "peak": histogram.largest / sigma if sigma else float("nan"),
+        "row_spread_db": spread_db(rows),
+        "column_spread_db": spread_db(columns),
+        "row_gain_bits": gain_bits(rows),
+        "entropy": histogram.entropy,
+        "distinct": len(histogram.values),
+    }
+
+
+def spread_db(powers: np.ndarray) -> float:
+    """Standard deviation of 10·log₁₀ of the powers that are not zero, in dB."""
+    return float(np.std(10 * np.log10(powers[powers > 0]))) if (powers > 0).any() else 0.0
+
+
+def gain_bits(powers: np.ndarray) -> float:
+    """½·log₂(arithmetic mean / geometric mean) ≥ 0 of powers, in bits; over those that are not zero."""
+    powers = powers[powers > 0]
+    return float(np.log2(powers.mean()) - np.log2(powers).mean()) / 2 if len(powers) else 0.0
+
+
+def survey(checkpoint: Checkpoint, weights: Iterable[Weight]) -> pd.DataFrame:
+    """One row of :func:`statistics` for every weight matrix, read one at a time."""
+
+    def rows() -> Iterator[dict]:
+        for weight in weights:
+            yield {"layer": weight.layer, "group": weight.group, **statistics(checkpoint.tensor(weight))}
+
+    return pd.DataFrame(rows())

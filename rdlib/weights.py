@@ -1,0 +1,49 @@
+"""What every module asks of a weight matrix: two axes, a float type of at most 32 bits, finite values."""
+
+import ml_dtypes
+import numpy as np
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32))
+
+
+def as_matrix(W: np.ndarray) -> np.ndarray:
+    """``W`` itself, if it is a matrix (out, in) of float16, bfloat16 or float32.
+
+    Raises:
+        ValueError: it is not; the message says what it is.
+    """
+    W = np.asarray(W)
+    if W.ndim != 2:
+        raise ValueError(f"W must be a matrix (out, in), but its shape is {W.shape}.")
+    if W.dtype not in DTYPES:
+        raise ValueError(f"W must be float16, bfloat16 or float32, but it is {W.dtype}: cast it first.")
+    return W
+
+
+def as_float32(W: np.ndarray) -> np.ndarray:
+    """A finite ``W`` as contiguous float32, exactly: each of the three types is a subset of it.
+
+    Raises:
+        ValueError: ``W`` is no weight matrix, or holds NaN or Inf; the message names the first place.
+    """
+    W = as_matrix(W)
+    if W.dtype == BFLOAT16:  # the upper half of a float32
+        wide = np.ascontiguousarray(W).view(np.uint16).astype(np.uint32)
+        wide <<= 16
+        values = wide.view(np.float32)
+    else:
+        values = np.ascontiguousarray(W, np.float32)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        total = values.sum(dtype=np.float64)
+    if not np.isfinite(total):  # one pass; the search only where it fails
+        refuse_non_finite(values)
+    return values
+
+
+def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:
+    """Raise a ValueError that names the tensor and the first NaN or Inf in it, if there is one."""
+    finite = np.isfinite(W)
+    if not finite.all():
+        place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), W.shape))
+        raise ValueError(f"{name} holds {float(W[place])} at {place}: quantizers need finite weights.")

@@ -1,0 +1,311 @@
+"""The runner, on small notebooks of its own in a folder of their own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from rdlib import experiment, notebook
+from rdlib.experiment import Busy, alone, plan, run
+from rdlib.notebook import NotebookFailed
+from rdlib.parameters import ParameterError
+
+PARAMETERS = (
+    "divisor: int = 1  # what to divide by\ntext: str = ''  # a file\nresults: str = ''  # folder of tables"
+)
+COUNT = "import pandas as pd\nimport sys\n\nprint(1 / divisor)\nprint('careful', file=sys.stderr)"
+TABLE = (
+    "if results:\n    pd.DataFrame({'bits': [1, 2], 'mse': [4, 1.5]}).to_parquet(f'{results}/NAME.parquet')"
+)
+FIGURE = "import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()"
+
+
+def make(root: Path, name: str, /, *sources: str, **metadata: str) -> None:
+    """Write a notebook of a link, the parameters and these cells; the last gets the metadata."""
+    cells = [new_code_cell(source.replace("NAME", name)) for source in (PARAMETERS, *sources)]
+    cells[0].metadata["tags"] = ["parameters"]
+    cells[-1].metadata.update(metadata)
+    cells.insert(0, new_markdown_cell("[next](02_two.ipynb)"))
+    nbformat.write(new_notebook(cells=cells), root / "notebooks" / f"{name}.ipynb")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files(folder)}
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A project with an experiment of two notebooks that was run once."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "notebooks").mkdir()
+    (root / "params" / "demo").mkdir(parents=True)
+    make(root, "01_one", COUNT, TABLE, FIGURE, name="line")
+    make(root, "02_two", COUNT, TABLE, FIGURE + "\nplt.plot([2, 1])\nplt.show()")
+    (root / "params/demo/01_one.yaml").write_text("")
+    (root / "params/demo/02_two.yaml").write_text("divisor: 2\ntext: story.txt\n")
+    (root / "notebooks/story.txt").write_text("Once.")
+    (root / "rdlib/assets").mkdir(parents=True)
+    (root / "rdlib/it.py").write_text("x = 1\n")
+    (root / "rdlib/assets/model.txt").write_text("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "PACKAGE", root / "rdlib")
+        run(root, "demo")
+    return root
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch) -> Path:
+    """A copy of it."""
+    root = Path(shutil.copytree(finished, tmp_path / "project"))
+    monkeypatch.setattr(experiment, "PACKAGE", root / "rdlib")
+    return root
+
+
+# --- what a run makes ------------------------------------------------------------------------------------
+
+
+def test_files(finished):
+    assert set(contents(finished / "build" / "demo")) == {
+        *("01_one.ipynb", "01_one.html", "02_two.ipynb", "02_two.html"),
+        *("figures/01_one-line.png", "figures/02_two-1.png", "figures/02_two-2.png"),
+        *("tables/01_one.parquet", "tables/02_two.parquet"),
+        *("results.csv", "results.parquet", "manifest.json"),
+        *("state/01_one.json", "state/02_two.json", "state/lock"),
+    }
+    assert (finished / "build/demo/figures/01_one-line.png").read_bytes().startswith(b"\x89PNG")
+    assert 'href="02_two.html"' in (finished / "build/demo/01_one.html").read_text()
+
+
+def test_results(finished):
+    table = pd.read_parquet(finished / "build/demo/results.parquet")
+    assert list(table.columns) == ["notebook", "bits", "mse"]
+    assert list(table.notebook) == ["01_one"] * 2 + ["02_two"] * 2
+    pd.testing.assert_frame_equal(table, pd.read_csv(finished / "build/demo/results.csv"))
+
+
+def test_manifest(finished):
+    manifest = json.loads((finished / "build/demo/manifest.json").read_text())
+    two = manifest["notebooks"]["02_two"]
+    assert two["parameters"] == {"divisor": 2, "text": "story.txt"}
+    assert two["inputs"] == {"story.txt": experiment.sha256(b"Once.")}
+    assert manifest["assets"] == {"assets/model.txt": experiment.sha256(b"weights")}
+    hashes = manifest["files"] | manifest["notebooks"]["01_one"]["files"] | two["files"]
+    build = contents(finished / "build/demo")
+    assert hashes == {name: experiment.sha256(build[name]) for name in hashes}
+    assert set(build) - set(hashes) == {
+        "manifest.json",
+        "state/01_one.json",
+        "state/02_two.json",
+        "state/lock",
+    }
+
+
+def test_nothing_tells_where_or_when(finished):
+    for name, data in contents(finished / "build/demo").items():
+        assert str(finished).encode() not in data, name
+        assert b"start_time" not in data, name
+    executed = nbformat.read(finished / "build/demo/01_one.ipynb", as_version=4)
+    assert executed == notebook.tidy(nbformat.from_dict(json.loads(json.dumps(executed))))
+
+
+def test_warnings_are_shown(project, capfd):
+    (project / "params/demo/02_two.yaml").write_text("divisor: 4\n")
+    run(project, "demo")
+    assert "\n02_two: careful\n" in capfd.readouterr().err
+
+
+def test_committed_notebooks_are_not_touched(finished):
+    cells = nbformat.read(finished / "notebooks/01_one.ipynb", as_version=4).cells
+    assert all(cell.execution_count is None for cell in cells if cell.cell_type == "code")
+
+
+# --- what it does the next time --------------------------------------------------------------------------
+
+
+def test_up_to_date_is_not_run_again(project, monkeypatch, capsys):
+    monkeypatch.setattr(notebook, "execute", lambda *_: pytest.fail("ran again"))
+    before = contents(project / "build")
+    run(project, "demo")
+    assert contents(project / "build") == before
+    assert capsys.readouterr().err == "01_one is up to date.\n02_two is up to date.\n"
+
+
+def change_source(root: Path) -> None:
+    make(root, "02_two", COUNT)
+
+
+def change_parameter(root: Path) -> None:
+    (root / "params/demo/02_two.yaml").write_text("divisor: 4\ntext: story.txt\n")
+
+
+def change_named_file(root: Path) -> None:
+    (root / "notebooks/story.txt").write_text("Twice.")
+
+
+def change_library(root: Path) -> None:
+    (root / "rdlib/it.py").write_text("x = 2\n")
+
+
+def change_model(root: Path) -> None:
+    (root / "rdlib/assets/model.txt").write_text("other weights")
+
+
+def lose_output(root: Path) -> None:
+    (root / "build/demo/02_two.html").unlink()
+
+
+def damage_output(root: Path) -> None:
+    (root / "build/demo/tables/02_two.parquet").write_bytes(b"")
+
+
+def damage_state(root: Path) -> None:
+    (root / "build/demo/state/02_two.json").write_bytes(b"{")
+
+
+ONE = [change_source, change_parameter, change_named_file, lose_output, damage_output, damage_state]
+ALL = [change_library, change_model]
+
+
+@pytest.mark.parametrize(
+    ("change", "first"), [(change, "02_two") for change in ONE] + [(change, "01_one") for change in ALL]
+)
+def test_what_changed_is_run_again(project, monkeypatch, change, first):
+    ran = []
+
+    def fail(path, parameters):
+        ran.append(path.stem)
+        raise NotebookFailed("stop here", new_notebook())
+
+    monkeypatch.setattr(notebook, "execute", fail)
+    change(project)
+    with pytest.raises(NotebookFailed):
+        run(project, "demo")
+    assert ran == [first]
+
+
+def test_same_inputs_same_bytes(project):
+    before = contents(project / "build")
+    shutil.rmtree(project / "build")
+    run(project, "demo")
+    assert contents(project / "build") == before
+
+
+def test_what_is_no_longer_made_goes(project):
+    make(project, "02_two", COUNT)
+    (project / "params/demo/01_one.yaml").unlink()
+    run(project, "demo")
+    names = {
+        "02_two.html",
+        "02_two.ipynb",
+        "manifest.json",
+        "results.csv",
+        "results.parquet",
+        "state/02_two.json",
+    }
+    assert set(contents(project / "build/demo")) == names | {"state/lock"}
+
+
+# --- when something is wrong -----------------------------------------------------------------------------
+
+
+def test_failure_keeps_what_was_whole(project):
+    before = contents(project / "build/demo")
+    (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
+    with pytest.raises(NotebookFailed) as caught:
+        run(project, "demo")
+    where = "02_two.ipynb stopped in code cell 3 (`import pandas as pd`): ZeroDivisionError: division by zero"
+    assert where in str(caught.value) and "\n" not in str(caught.value)
+    after = contents(project / "build/demo")
+    partial = after.pop("02_two.partial.ipynb")
+    assert after == before
+    assert b"ZeroDivisionError" in partial
+    (project / "params/demo/02_two.yaml").write_text("divisor: 2\ntext: story.txt\n")
+    run(project, "demo")
+    assert contents(project / "build/demo") == before
+
+
+def test_dead_kernel_is_a_failure(project):
+    make(project, "02_two", COUNT, "import os\n\nos._exit(1)")
+    with pytest.raises(NotebookFailed, match=r"code cell 4 \(`import os`\)"):
+        run(project, "demo")
+    assert (project / "build/demo/02_two.partial.ipynb").exists()
+
+
+def test_exit_status(project):
+    def main(name: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "rdlib.experiment", name]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
+
+    shutil.rmtree(project / "rdlib")  # or Python would take it for the package
+    done, unknown = main("demo"), main("demos")
+    assert (done.returncode, unknown.returncode) == (0, 1)
+    assert done.stdout.startswith("Look at build/demo: 2 notebooks") and "4 points" in done.stdout
+    assert unknown.stderr == "There is no experiment 'demos'; params has: demo.\n"
+    (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
+    failed = main("demo")
+    assert failed.returncode == 1 and "code cell 3" in failed.stderr.splitlines()[-1]
+
+
+def test_two_runs_at_once(project):
+    with alone(project / "build/demo"), pytest.raises(Busy, match="build/demo"):
+        run(project, "demo")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("01_one.yaml", "divizor: 2", ["01_one.yaml", "'divizor'", "divisor, results, text"]),
+        ("01_one.yaml", "divisor: two", ["01_one.yaml", "divisor", "'two'", "no int"]),
+        ("01_one.yaml", "results: /tmp", ["01_one.yaml", "results"]),
+        ("03_three.yaml", "", ["03_three.yaml", "01_one.yaml, 02_two.yaml"]),
+        ("01_one.yml", "", ["01_one.yml", "01_one.yaml"]),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(project, monkeypatch, file, content, words):
+    monkeypatch.setattr(notebook, "execute", lambda *_: pytest.fail("ran"))
+    (project / "params/demo" / file).write_text(content)
+    before = contents(project / "build")
+    with pytest.raises(ParameterError) as caught:
+        run(project, "demo")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert contents(project / "build") == before
+
+
+@pytest.mark.parametrize("name", ["no-such", "../params/demo", "", "."])
+def test_unknown_experiment(project, name):
+    with pytest.raises(ParameterError, match="params has: demo"):
+        plan(project, name)
+
+
+def test_experiment_without_notebooks(project):
+    (project / "params/empty").mkdir()
+    with pytest.raises(ParameterError, match="params/empty names no notebook"):
+        plan(project, "empty")
+
+
+# --- make refresh ----------------------------------------------------------------------------------------
+
+
+def test_refresh(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["rdlib.notebook", "01_one"])
+    notebook.main()
+    first = Path("notebooks/01_one.ipynb").read_bytes()
+    refreshed = nbformat.reads(first, as_version=4)
+    code = [cell for cell in refreshed.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[1].outputs[0].text == "1.0\n"
+    assert refreshed.metadata == {"kernelspec": notebook.KERNEL, "language_info": notebook.LANGUAGE}
+    notebook.main()
+    assert Path("notebooks/01_one.ipynb").read_bytes() == first
