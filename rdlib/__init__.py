@@ -1,0 +1,1 @@
+"""Rate and distortion of quantized Llama weights, every bit counted."""

@@ -165,7 +165,11 @@ def open_envelope(data: bytes) -> tuple[dict, bytes]:
     try:
         header = json.loads(data[8 : 8 + length])
         for name, _, shape, size in [["code", [], header["shape"], 0], *header["streams"]]:
-            if type(name) is not str or type(shape) is not list or not all(_is_count(n) for n in [*shape, size]):
+            if (
+                type(name) is not str
+                or type(shape) is not list
+                or not all(_is_count(n) for n in [*shape, size])
+            ):
                 raise ValueError(f"It describes a stream as {[name, shape, size]}.")
         _, _ = header["shape"]
         expected = sum(entry[3] for entry in header["streams"])

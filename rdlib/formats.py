@@ -5,6 +5,7 @@ filled up to whole bytes.
 """
 
 import math
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -207,6 +208,51 @@ class Ans(Format):
         return present[symbols].astype(dtype).reshape(shape)
 
 
+@dataclass(frozen=True, eq=False)
+class ClassifiedAns(Format):
+    """Rows of symbols, each entropy-coded with the table of its class; every class says how many words it takes.
+
+    Args:
+        table: the models, one row a class (see :class:`Ans`).
+        row_class: class of each row of symbols.
+    """
+
+    table: np.ndarray
+    row_class: np.ndarray
+
+    @property
+    def spec(self) -> list:
+        return ["classified"]
+
+    @property
+    def size(self) -> int:
+        """Of the alphabet."""
+        return self.table.shape[1]
+
+    def _payloads(self, array: np.ndarray) -> list[bytes]:
+        return [Ans(table).pack(array[self.row_class == c]) for c, table in enumerate(self.table)]
+
+    def bits(self, array: np.ndarray) -> int:
+        return sum(32 + 8 * len(payload) for payload in self._payloads(array))
+
+    def pack(self, array: np.ndarray) -> bytes:
+        return b"".join(struct.pack("<I", len(p) // 4) + p for p in self._payloads(array))
+
+    def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) != 2 or self.table.ndim != 2 or self.row_class.shape != shape[:1]:
+            raise ValueError(f"Symbols of shape {shape} do not fit {self.row_class.shape} classes of rows.")
+        array = np.zeros(shape, np.min_scalar_type(self.size))
+        for c, table in enumerate(self.table):
+            if len(data) < 4:
+                raise ValueError(f"The symbols of class {c} are missing.")
+            end = 4 + 4 * struct.unpack_from("<I", data)[0]
+            rows = self.row_class == c
+            array[rows] = Ans(table).unpack(data[4:end], (int(rows.sum()), shape[1]))
+            data = data[end:]
+        self.expect(data, 0)
+        return array
+
+
 def huffman_bits(counts: np.ndarray) -> int:
     """What Huffman's code spends on symbols that occur so often: the sum of all merged counts.
 
@@ -236,6 +282,8 @@ def format_from(spec: list, arrays: Mapping[str, np.ndarray]) -> Format:
             return Float(dtype)
         case ["ans"] if "table" in arrays:
             return Ans(arrays["table"])
+        case ["classified"] if "table" in arrays and "row_class" in arrays:
+            return ClassifiedAns(arrays["table"], arrays["row_class"])
     raise ValueError(f"A stream has the format {spec!r}, which is unknown or lacks its table.")
 
 

@@ -60,7 +60,7 @@ class Histogram:
 
     @cached_property
     def centred(self) -> np.ndarray:
-        """w − μ in float64, so that neither sums of squares nor their differences are lost."""
+        """The weights less their mean, in float64, so that neither sums of squares nor their differences are lost."""
         return self.values.astype(np.float64) - self.mean
 
     @cached_property
@@ -81,7 +81,7 @@ class Histogram:
 
     @cached_property
     def largest(self) -> float:
-        """max |w|; 0 of no weights."""
+        """The largest |w|; 0 of no weights."""
         return float(np.abs(self.values[[0, -1]]).max()) if self.size else 0.0
 
     @cached_property

@@ -60,7 +60,9 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
     counts = np.unique(code["index"], return_counts=True)[1]
     values = as_float32(W)
     error = values.astype(np.float64) - quantizer.decode(code)
-    mse, power, variance = (_mean(x) for x in (error**2, values.astype(np.float64) ** 2, _centred(values) ** 2))
+    mse, power, variance = (
+        _mean(x) for x in (error**2, values.astype(np.float64) ** 2, _centred(values) ** 2)
+    )
     largest, max_error = (float(np.abs(x).max(initial=0)) for x in (values, error))
     return Point(
         method=quantizer.method,

@@ -18,7 +18,14 @@ EMBEDDED = ASSETS / "model"
 GROUPS = ("q", "k", "v", "o", "gate", "up", "down", "embed", "lm_head")
 
 _LINEAR = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight")
-_WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "token*", "special*")
+_WANTED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "token*",
+    "special*",
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,9 @@ class Checkpoint:
         try:
             return handle, handle.get_slice(name)
         except SafetensorError:
-            raise ValueError(f"{file} of {self.folder.name} lacks the tensor {name!r} of its index.") from None
+            raise ValueError(
+                f"{file} of {self.folder.name} lacks the tensor {name!r} of its index."
+            ) from None
 
 
 def open_checkpoint(model: str | Path) -> Checkpoint:
@@ -207,7 +216,9 @@ def _files_by_tensor(folder: Path) -> dict[str, str]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{index.name} of {folder.name} cannot be read: {error!r}.") from None
         if outside:
-            raise ValueError(f"{index.name} of {folder.name} names {outside[0]!r}, which is outside of the folder.")
+            raise ValueError(
+                f"{index.name} of {folder.name} names {outside[0]!r}, which is outside of the folder."
+            )
         missing = sorted({file for file in weight_map.values() if not (folder / file).is_file()})
         if missing:
             raise ValueError(f"{folder.name} lacks the shard {missing[0]} that its index names.")

@@ -23,7 +23,9 @@ COLOURS = {
     "uniform opt. clip": "#0072B2",
     "uniform 3σ": "#56B4E9",
     "uniform": "#6A51A3",
-    "mid-tread": "#8C6D31",
+    "mid-tread": "#882255",
+    "asymmetric opt. clip": "#7F6000",
+    "asymmetric 3σ": "#B8A200",
     "asymmetric": "#E69F00",
     "Lloyd–Max": "#D55E00",
     "ECSQ optimum": "#CC3377",
@@ -39,7 +41,12 @@ GROUP_COLOURS = dict(
         strict=True,
     )
 )
-BOUNDS = ({"color": "black", "ls": "-"}, {"color": "0.45", "ls": "-"}, {"color": "0.45", "ls": ":"}, {"color": "0.7", "ls": "-"})
+BOUNDS = (
+    {"color": "black", "ls": "-"},
+    {"color": "0.45", "ls": "-"},
+    {"color": "0.45", "ls": ":"},
+    {"color": "0.7", "ls": "-"},
+)
 
 Bound = Callable[[np.ndarray], np.ndarray]  # normalised distortion D/σ² at a rate
 
@@ -87,7 +94,10 @@ def decibel(ratio: np.ndarray) -> np.ndarray:
 
 
 def rate_distortion(
-    points: pd.DataFrame, bounds: Mapping[str, Bound] | None = None, title: str = "", variance: float | None = None
+    points: pd.DataFrame,
+    bounds: Mapping[str, Bound] | None = None,
+    title: str = "",
+    variance: float | None = None,
 ) -> Figure:
     """Distortion against rate with bounds, and below it the gap of every point to the first bound, in bits.
 
@@ -108,6 +118,7 @@ def rate_distortion(
         top.plot(curve.rate, decibel(curve.nmse), label=method, **look(method))
         low.plot(curve.rate, gap_bits(curve.rate, curve.nmse, next(iter(bounds.values()))), **look(method))
     top.set(ylabel="distortion D/σ² (dB)", title=title)
+    top.set_ylim(top=min(top.get_ylim()[1], 6))  # worse than sending nothing is not worth the room
     low.axhline(0, **BOUNDS[0])
     low.set(xlabel="rate (total bits per weight)", ylabel=f"gap to\n{next(iter(bounds))} (bits)")
     low.set_xlim(0, limit)
@@ -129,7 +140,7 @@ def mse_axis(ax: Axes, variance: float) -> None:
 def gap_bits(rates: np.ndarray, nmse: np.ndarray, bound: Bound) -> np.ndarray:
     """R − R(D): how many bits per weight a point spends beyond a bound at its own distortion."""
     grid = np.linspace(0, 20, 4001)
-    at = np.asarray(bound(grid), float)
+    at = np.maximum(np.asarray(bound(grid), float), 1e-300)  # a bound may reach zero
     return np.asarray(rates) - np.interp(-np.log(np.asarray(nmse)), -np.log(at), grid)
 
 
@@ -165,7 +176,9 @@ def density(histogram: Histogram, ax: Axes, label: str = "weights") -> None:
     limit = min(1.05 * np.abs(x).max(), 12)
     edges = np.linspace(-limit, limit, 161)
     counts, _ = np.histogram(x, edges, weights=histogram.counts)
-    ax.stairs(counts / counts.sum() / np.diff(edges), edges, fill=True, color="#56B4E9", alpha=0.7, label=label)
+    ax.stairs(
+        counts / counts.sum() / np.diff(edges), edges, fill=True, color="#56B4E9", alpha=0.7, label=label
+    )
     grid = np.linspace(-limit, limit, 400)
     ax.plot(grid, norm.pdf(grid), color="black", label="Gaussian")
     ax.plot(grid, laplace.pdf(grid, scale=0.5**0.5), color="0.45", ls=":", label="Laplacian")

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm import tqdm
@@ -177,12 +179,16 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton–Schulz, update RMS 0.2 as AdamW's (Jordan 2024; Liu et al. 2025, arXiv:2502.16982).
+    """Momentum orthogonalised by Newton–Schulz, with updates of RMS 0.2 as AdamW's.
+
+    Source: Jordan 2024; Liu et al. 2025, arXiv:2502.16982.
 
     In float32: ``torch.optim.Muon`` iterates in bfloat16, which is ten times slower on a CPU without it.
     """
 
-    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95):
+    def __init__(
+        self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95
+    ):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -221,11 +227,15 @@ def loss_of(model: LlamaForCausalLM, windows: torch.Tensor, reduction: str = "me
     """Cross-entropy in nats of each token given those before it in its window."""
     with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
         logits = model(windows[:, :-1], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction=reduction)
+    return torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction=reduction
+    )
 
 
 @torch.no_grad()
-def held_out_loss(model: LlamaForCausalLM, stream: np.ndarray, window: int, stride: int | None = None) -> float:
+def held_out_loss(
+    model: LlamaForCausalLM, stream: np.ndarray, window: int, stride: int | None = None
+) -> float:
     """Mean nats per token of a stream; each token is predicted from at least ``window − stride`` before it."""
     stride = stride or window
     starts = np.arange(0, len(stream) - 1, stride)
@@ -263,8 +273,6 @@ def load_checkpoint(path: Path, model: torch.nn.Module, opts: list) -> tuple[int
     """Restore what :func:`save_checkpoint` wrote; (0, []) where there is nothing."""
     if not path.exists():
         return 0, []
-    from safetensors import safe_open
-
     tensors = load_file(path)
     with safe_open(path, "pt") as f:
         meta = f.metadata()
@@ -313,24 +321,48 @@ def train(corpus: Path, out: Path, recipe: Recipe, every: int = 250, compile: bo
             opt.zero_grad()
         running.append(loss.item())
         if (step + 1) % every == 0 or step + 1 == steps:
-            history.append({"step": step + 1, "train": float(np.mean(running)), "valid": held_out_loss(model, valid, recipe.window)})
+            history.append(
+                {
+                    "step": step + 1,
+                    "train": float(np.mean(running)),
+                    "valid": held_out_loss(model, valid, recipe.window),
+                }
+            )
             running = []
             tqdm.write(json.dumps(history[-1]))
             if history[-1]["valid"] <= best:
                 best = history[-1]["valid"]
-                save_file({n: p.detach().to(torch.bfloat16) for n, p in model.named_parameters()}, out / "best.safetensors")
+                save_file(
+                    {n: p.detach().to(torch.bfloat16) for n, p in model.named_parameters()},
+                    out / "best.safetensors",
+                )
             save_checkpoint(out / "checkpoint.safetensors", step + 1, model, opts, history)
-    return export(out, model, tokenizer, recipe, history, parts, streams, test)
+    data = {name: sha256(corpus / name) for name in recipe.passes}
+    return export(out, model, tokenizer, recipe, history, parts, streams, test, data)
 
 
-def export(out, model, tokenizer, recipe, history, parts, streams, test) -> dict:
+def export(
+    out: Path,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    history: list[dict],
+    parts: dict[str, dict[str, list[str]]],
+    streams: dict[str, np.ndarray],
+    test: np.ndarray,
+    data: dict[str, str],
+) -> dict:
     """Write the best weights as bfloat16 with tokenizer and record; return the record."""
     first = next(iter(recipe.passes))
     model.load_state_dict(load_file(out / "best.safetensors"), strict=False)
     characters = sum(map(len, parts[first]["test"]))
-    losses = {stride: held_out_loss(model, test, recipe.window, stride) for stride in (recipe.window, recipe.window // 2)}
+    losses = {
+        stride: held_out_loss(model, test, recipe.window, stride)
+        for stride in (recipe.window, recipe.window // 2)
+    }
     record = {
         "recipe": asdict(recipe),
+        "data_sha256": data,
         "tokens": {s: len(t) for s, t in streams.items()},
         "tokens_seen": history[-1]["step"] * recipe.batch * recipe.window,
         "history": history,
@@ -339,17 +371,41 @@ def export(out, model, tokenizer, recipe, history, parts, streams, test) -> dict
             "characters": characters,
             "tokens": len(test),
             "perplexity": {str(s): math.exp(v) for s, v in losses.items()},
-            "bits_per_character": {str(s): v / math.log(2) * (len(test) - 1) / characters for s, v in losses.items()},
+            "bits_per_character": {
+                str(s): v / math.log(2) * (len(test) - 1) / characters for s, v in losses.items()
+            },
         },
     }
     model.to(torch.bfloat16).save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    draw(history, out / "loss.png")
     return record
 
 
+def draw(history: list[dict], path: Path) -> None:
+    """The loss curve as a picture."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for part, look in (("train", {"color": "0.6"}), ("valid", {"color": "#0072B2", "marker": "o", "ms": 3})):
+        ax.plot([h["step"] for h in history], [h[part] / math.log(2) for h in history], label=part, **look)
+    ax.set(xlabel="step", ylabel="loss (bits per token)")
+    ax.legend(frameon=False)
+    ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def sha256(source: Path) -> str:
+    """Hash of a text, or of the texts of a folder in the order of their names."""
+    files = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--compile", action="store_true", help="a few per cent faster; needs a C++ compiler")

@@ -124,7 +124,13 @@ def test_the_rounding_to_a_format_is_in_the_stream(dtype):
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [("float16", 65520.0), ("float16", -1e9), ("bfloat16", 3.4e38), ("float32", 1e39), ("float8_e4m3fn", 500.0)]
+    [
+        ("float16", 65520.0),
+        ("float16", -1e9),
+        ("bfloat16", 3.4e38),
+        ("float32", 1e39),
+        ("float8_e4m3fn", 500.0),
+    ]
     + [("float8_e8m0fnu", 1e39), ("float8_e8m0fnu", -1.0)],
 )
 def test_a_number_beyond_its_format_is_refused(dtype, value):
@@ -138,7 +144,9 @@ def test_the_largest_number_of_a_format_fits(dtype, largest):
 
 
 def test_the_powers_of_two_have_no_zero_but_a_least_one():
-    assert Stream.floats(np.array([0.0, -0.0]), "float8_e8m0fnu").array.astype(float).tolist() == [2.0**-127] * 2
+    assert (
+        Stream.floats(np.array([0.0, -0.0]), "float8_e8m0fnu").array.astype(float).tolist() == [2.0**-127] * 2
+    )
 
 
 def test_an_unknown_format_is_refused():
@@ -284,7 +292,13 @@ NONSENSE = [None, -1, 1.5, "x", [], {}, True, 1 << 70, [-1, 5], ["a", "b"], [[3]
 def test_a_header_of_nonsense_is_refused_though_its_checksum_is_right(nonsense):
     header, payload = open_envelope(small_code().to_bytes())
     stream = header["streams"][2]
-    forged = [nonsense, {"shape": [3, 20]}, {"streams": []}, header | {"shape": nonsense}, header | {"shape": [3]}]
+    forged = [
+        nonsense,
+        {"shape": [3, 20]},
+        {"streams": []},
+        header | {"shape": nonsense},
+        header | {"shape": [3]},
+    ]
     forged += [header | {"streams": [nonsense]}]
     if nonsense != []:  # a code without streams, a scalar stream: sound
         forged += [header | {"streams": nonsense}]

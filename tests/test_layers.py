@@ -26,6 +26,7 @@ BELOW: dict[str, set[str]] = {
     "notebook": set(),
     "experiment": {"notebook", "parameters"},
     "train": set(),
+    "sample": set(),
 }
 
 

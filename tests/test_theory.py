@@ -148,12 +148,12 @@ def test_published_entropy_powers():
 
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, bfloat16])
-@pytest.mark.parametrize("n, bias", [(10_000, 0.0075), (300_000, 0.0015)])
-def test_entropy_estimate(name, dtype, n, bias):
+@pytest.mark.parametrize("n, repeats, bias", [(10_000, 20, 0.0065), (200_000, 3, 0.0015)])
+def test_entropy_estimate(name, dtype, n, repeats, bias):
     """Against the mean of -log2 of the true density at the samples, which scatters with them."""
     source, h = SOURCES[name]
     errors, scatter = [], nats_to_bits(np.std(source.logpdf(source.rvs(1000, random_state=1)))) / np.sqrt(n)
-    for seed in range(5):
+    for seed in range(repeats):
         x, values, counts = sample(name, n, dtype, seed)
         estimate = differential_entropy(values, counts)
         errors.append(estimate + nats_to_bits(source.logpdf(x).mean()))
@@ -404,10 +404,10 @@ def test_heavy_tails_pass_below_the_gaussian_and_meet_shannon(bfloat):
 
 
 def test_float32_values_that_are_all_different():
-    _, values, counts = sample("laplacian", 20_000, np.float32)
-    curve = blahut_arimoto(values, counts, max_rate=5)
-    assert_sandwich(curve, reach=5)
-    assert curve.entropy == pytest.approx(np.log2(20_000), abs=1e-3)  # but for a few ties
+    _, values, counts = sample("laplacian", 5_000, np.float32)
+    curve = blahut_arimoto(values, counts, max_rate=4)
+    assert_sandwich(curve, reach=4)
+    assert curve.entropy == pytest.approx(np.log2(5_000), abs=1e-3)  # but for a few ties
 
 
 @pytest.mark.parametrize("step", [0.02, 0.2, 1.0, 3.0])
@@ -455,7 +455,8 @@ def test_any_small_source_is_sandwiched_whatever_its_scale(atoms):
 
 
 def test_an_outlier_beyond_all_kernels():
-    assert_sandwich(blahut_arimoto(np.append(np.linspace(-1, 1, 200), 1e3), np.append(np.ones(200), 1e-6)))
+    values, weights = np.append(np.linspace(-1, 1, 200), 1e3), np.append(np.ones(200), 1e-6)
+    assert_sandwich(blahut_arimoto(values, weights, max_rate=5), reach=5)
 
 
 def test_knowing_the_variances_helps_by_no_more_than_their_entropy():

@@ -6,7 +6,7 @@ from rdlib.quantizers.entropy import EcsqCentroid, EcsqMidpoint, EcsqOptimal
 from rdlib.quantizers.granularity import PerChannel, PerGroup, PerTensor
 from rdlib.quantizers.lloyd_max import LloydMax
 from rdlib.quantizers.scalar import Uniform, UniformAsymmetric, UniformMidTread
-from rdlib.quantizers.wrappers import EntropyCoded, Scaled
+from rdlib.quantizers.wrappers import EntropyCoded, RowClassified, Scaled
 
 __all__ = [
     "EcsqCentroid",
@@ -20,6 +20,7 @@ __all__ = [
     "PerGroup",
     "PerTensor",
     "Quantizer",
+    "RowClassified",
     "Scaled",
     "Sigmas",
     "Uniform",

@@ -48,7 +48,9 @@ class Sigmas(Clipping):
 
     def __post_init__(self) -> None:
         if not self.k > 0:
-            raise ValueError(f"Weights are clipped at a positive number of standard deviations, not {self.k}.")
+            raise ValueError(
+                f"Weights are clipped at a positive number of standard deviations, not {self.k}."
+            )
 
     @property
     def label(self) -> str:

@@ -120,7 +120,7 @@ class EcsqOptimal(Rated):
 
 
 def cells_of(values: np.ndarray, step: float) -> np.ndarray:
-    """k = round(w / Δ), int64."""
+    """K = round(w / Δ), int64."""
     return np.rint(values.astype(np.float64) / (step or 1)).astype(np.int64)
 
 

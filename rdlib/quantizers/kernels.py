@@ -21,7 +21,9 @@ def _nearest(w: float, low: float, step: float, levels: int) -> int:
 
 
 @njit(cache=True)
-def _error(row: np.ndarray, counts: np.ndarray, low: float, high: float, levels: int, symmetric: bool) -> float:
+def _error(
+    row: np.ndarray, counts: np.ndarray, low: float, high: float, levels: int, symmetric: bool
+) -> float:
     """Σ count·(w − ŵ)² of a group for the range low … high."""
     step = (high - low) / max(levels - 1, 1)
     if not symmetric and step > 0.0:
@@ -34,7 +36,9 @@ def _error(row: np.ndarray, counts: np.ndarray, low: float, high: float, levels:
 
 
 @njit(cache=True)
-def _best_shrink(row: np.ndarray, counts: np.ndarray, low: float, high: float, levels: int, symmetric: bool) -> float:
+def _best_shrink(
+    row: np.ndarray, counts: np.ndarray, low: float, high: float, levels: int, symmetric: bool
+) -> float:
     """The factor of the range at which the squared error of a group is least."""
     best, least, factor = 1.0, np.inf, 1.0
     for _ in range(FACTORS):
@@ -61,7 +65,13 @@ def _best_shrink(row: np.ndarray, counts: np.ndarray, low: float, high: float, l
 
 @njit(parallel=True, cache=True)
 def fit_ranges(
-    rows: np.ndarray, counts: np.ndarray, width: int, levels: int, symmetric: bool, sigmas: float, search: bool
+    rows: np.ndarray,
+    counts: np.ndarray,
+    width: int,
+    levels: int,
+    symmetric: bool,
+    sigmas: float,
+    search: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest level of every group; an asymmetric range holds zero.
 

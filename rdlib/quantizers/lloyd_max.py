@@ -35,7 +35,11 @@ class LloydMax(Rated):
         table = scale * levels.array.astype(np.float32)
         index = nearest_level(values, table)
         size = max(len(table), 1)
-        streams = {"index": Stream.fixed(index, size), "levels": levels, "scale": Stream.floats([scale], "float32")}
+        streams = {
+            "index": Stream.fixed(index, size),
+            "levels": levels,
+            "scale": Stream.floats([scale], "float32"),
+        }
         return Code(values.shape, streams)
 
     def decode(self, code: Code) -> np.ndarray:

@@ -105,9 +105,12 @@ class UniformAsymmetric(_Uniform):
         low, high = self._ranges(W, values, symmetric=False)
         scale = Stream.floats(high - low, self.granularity.scale_format)
         span = np.where(scale.array == 0, 1, scale.array).astype(np.float64)
-        zero = Stream.fixed(np.clip(np.rint(-low * (self.levels - 1) / span), 0, self.levels - 1), self.levels)
+        zero = Stream.fixed(
+            np.clip(np.rint(-low * (self.levels - 1) / span), 0, self.levels - 1), self.levels
+        )
         scales, zeros = (
-            np.broadcast_to(s.array.astype(np.float32), (len(values), s.array.shape[1])) for s in (scale, zero)
+            np.broadcast_to(s.array.astype(np.float32), (len(values), s.array.shape[1]))
+            for s in (scale, zero)
         )
         width = max(self.granularity.width(values.shape[1]), 1)
         index = asymmetric_indices(values, scales, zeros, width, self.levels)

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from rdlib.code import Code, Stream, frequency_table
-from rdlib.formats import Fixed
+from rdlib.formats import ClassifiedAns, Fixed
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.granularity import Granularity, PerGroup
 from rdlib.weights import as_float32
@@ -53,6 +53,53 @@ class EntropyCoded(Wrapper):
 
     def decode(self, code: Code) -> np.ndarray:
         index = Stream(code["index"], Fixed(len(code["table"])))
+        return self.inner.decode(Code(code.shape, dict(code.streams) | {"index": index}))
+
+
+@dataclass(frozen=True)
+class RowClassified(Wrapper):
+    """The same Ŵ as the inner quantizer, its index entropy-coded with one table for each class of rows.
+
+    Rows are classified by their power, so that a weight of a weak row costs fewer bits than the same weight of
+    a strong one, while the distortion stays the same for all: what reverse water-filling asks for.  Streams:
+    those of the inner code, ``row_class`` (log₂ of the number of classes a row), ``table`` (a byte a symbol and
+    class), and ``index``.
+
+    Args:
+        inner: a quantizer whose index has the shape of W.
+        classes: of equally many rows, from weak to strong.
+
+    Raises:
+        ValueError: there is less than one class.
+    """
+
+    classes: int = 8
+
+    def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise ValueError(f"Rows fall into at least 1 class, not {self.classes}.")
+
+    @property
+    def method(self) -> str:
+        return f"{self.inner.method.removesuffix(' tensor')} row classes"
+
+    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+        code = self.inner.encode(W, H)
+        index, size = code["index"], code.streams["index"].format.size
+        rank = np.argsort(np.argsort((as_float32(W).astype(np.float64) ** 2).sum(axis=1), kind="stable"))
+        row_class = Stream.fixed(rank * self.classes // max(len(rank), 1), self.classes)
+        tables = [frequency_table(index[row_class.array == c], size).array for c in range(self.classes)]
+        table = Stream.fixed(np.stack(tables), 256)
+        streams = {name: stream for name, stream in code.streams.items() if name not in ("table", "index")}
+        form = ClassifiedAns(table.array, row_class.array)
+        return Code(
+            code.shape, {"row_class": row_class, "table": table, "index": Stream(index, form)} | streams
+        )
+
+    def decode(self, code: Code) -> np.ndarray:
+        if code["row_class"].shape != code.shape[:1] or code["table"].ndim != 2:
+            raise ValueError("The code does not hold a class for every row.")
+        index = Stream(code["index"], Fixed(code["table"].shape[1]))
         return self.inner.decode(Code(code.shape, dict(code.streams) | {"index": index}))
 
 
