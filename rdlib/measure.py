@@ -141,12 +141,15 @@ def rate_at(rates: Iterable[float], distortions: Iterable[float], target: float)
     Returns:
         NaN where the curve does not cover the target: nothing is extrapolated.
     """
-    points = sorted(zip(rates, distortions, strict=True))
-    for (r0, d0), (r1, d1) in zip(points, points[1:], strict=False):
-        if d1 <= target <= d0:
-            if d1 <= 0 or d0 == d1:
-                return r1 if target < d0 else r0
-            return r0 + (r1 - r0) * float(np.log(d0 / target) / np.log(d0 / d1))
+    r0 = d0 = float("nan")
+    for r1, d1 in sorted(zip(rates, distortions, strict=True)):
+        if d1 == target:
+            return float(r1)
+        if d1 < target and d1 <= 0:  # log 0 cannot be interpolated
+            return float(r1) if d0 > target else float("nan")
+        if d1 < target:
+            return float(r0 + (r1 - r0) * np.log(d0 / target) / np.log(d0 / d1))
+        r0, d0 = r1, d1
     return float("nan")
 
 

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import scipy.stats
+from benchmark_lloyd_max import seed_lloyd_max, seed_lloyd_max_in_a_loop
 from sources import DTYPES, gaussian, heavy
 
 import rdlib.histogram
@@ -202,6 +203,19 @@ def test_no_weights_have_no_levels():
     empty = Histogram.of(np.empty((4, 0), np.float32))
     assert lloyd_max(empty, 4).size == 0
     assert {size: levels.size for size, levels in lloyd_max_curve(empty, [2, 4]).items()} == {2: 0, 4: 0}
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
+def test_the_seeds_lloyd_max_is_never_better(bits):
+    """Nor is it far off where the optimum is easy; the time of both is in benchmark_lloyd_max.py."""
+    for W in (gaussian((30, 100), ml_dtypes.bfloat16), heavy((30, 100), ml_dtypes.bfloat16)):
+        histogram, values = Histogram.of(W), W.astype(np.float64).ravel()
+        optimum = distortion(histogram, lloyd_max(histogram, 2**bits))
+        seed = seed_lloyd_max(values, bits)
+        assert distortion(histogram, seed) >= optimum * (1 - 1e-12)
+        assert distortion(histogram, seed) == pytest.approx(
+            distortion(histogram, seed_lloyd_max_in_a_loop(values, bits)), rel=1e-9
+        )
 
 
 # Lloyd–Max: more than 65,536 distinct values, which are merged into cells first
