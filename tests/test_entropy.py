@@ -1,0 +1,125 @@
+"""Entropy-coded quantizers: they meet their closed forms, and no bound is passed but by what it does not know."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sources import gaussian_quantiles
+
+from rdlib.blahut import blahut_arimoto
+from rdlib.code import Code
+from rdlib.formats import huffman_bits
+from rdlib.histogram import Histogram
+from rdlib.measure import average_gap, index_entropy, measure
+from rdlib.models import open_checkpoint
+from rdlib.quantizers import (
+    EcsqCentroid,
+    EcsqMidpoint,
+    EcsqOptimal,
+    EntropyCoded,
+    LeastSquares,
+    LloydMax,
+    PerChannel,
+    RowClassified,
+    Scaled,
+    Uniform,
+)
+from rdlib.theory import entropy_coded_uniform_at, gaussian_rate, water_filling
+
+SCALAR = [
+    Uniform(2, clipping=LeastSquares()),
+    LloydMax(2),
+    EntropyCoded(LloydMax(2)),
+    EcsqMidpoint(2),
+    EcsqCentroid(2),
+    EcsqOptimal(2),
+]
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    return gaussian_quantiles(1 << 19)
+
+
+def unequal_rows() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    powers = 10 ** rng.uniform(-1.5, 1.5, (128, 1))
+    return (rng.standard_normal((128, 1024)) * powers**0.5).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", range(1, 5))
+def test_a_uniform_grid_meets_its_closed_form_on_a_gaussian(gaussian, bits):
+    for quantizer, form in ((EcsqMidpoint(bits), "midpoint"), (EcsqCentroid(bits), "centroid")):
+        point = measure(gaussian, quantizer)
+        assert point.index_entropy == pytest.approx(bits, abs=1e-3)
+        exact = getattr(entropy_coded_uniform_at(point.index_entropy), form)
+        assert point.mse == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("bits", range(1, 7))
+def test_the_optimum_is_no_worse_than_the_grid_with_centroids(gaussian, bits):
+    """At equal entropy, to the width of the search for it: compare D·4^H."""
+    grid, best = (measure(gaussian, kind(bits)) for kind in (EcsqCentroid, EcsqOptimal))
+    assert best.mse * 4**best.index_entropy <= 1.002 * grid.mse * 4**grid.index_entropy
+
+
+@pytest.mark.parametrize("bits", range(1, 7))
+def test_ans_reaches_the_entropy_and_huffman_does_not(gaussian, bits):
+    code = EcsqCentroid(bits).encode(gaussian)
+    counts = np.unique(code["index"], return_counts=True)[1]
+    entropy, written = index_entropy(counts), code.rates["index"]
+    assert entropy - 1e-9 <= written <= 1.001 * entropy + 64 / code.weights
+    assert entropy <= huffman_bits(counts) / code.weights < entropy + 1
+
+
+def test_huffman_is_the_best_prefix_code_of_a_dyadic_source():
+    counts = np.array([8, 4, 2, 1, 1])
+    assert huffman_bits(counts) == 8 * 1 + 4 * 2 + 2 * 3 + 4 + 4 == round(16 * index_entropy(counts))
+
+
+@pytest.mark.parametrize("wrapper", [EntropyCoded, RowClassified])
+def test_entropy_coding_changes_the_rate_and_nothing_else(wrapper):
+    W = unequal_rows()
+    inner, outer = LloydMax(4), wrapper(LloydMax(4))
+    code = outer.encode(W)
+    assert np.array_equal(outer.decode(code), inner.decode(inner.encode(W)))
+    assert np.array_equal(outer.decode(Code.from_bytes(code.to_bytes())), outer.decode(code))
+    assert code.rate < inner.encode(W).rate
+
+
+def test_no_scalar_code_passes_the_rate_distortion_function_of_its_own_tensor():
+    """Rate ≥ H(index) ≥ R(D), on every matrix of a layer of the embedded model."""
+    checkpoint = open_checkpoint("embedded")
+    for weight in checkpoint.layer(0):
+        W = checkpoint.tensor(weight)
+        histogram = Histogram.of(W)
+        bound = blahut_arimoto(histogram.values, histogram.counts, 6.0)
+        for quantizer in SCALAR:
+            for bits in (1, 3, 5):
+                point = measure(W, quantizer.at(bits))
+                assert point.rate >= point.index_entropy - 1e-9, (weight.label, point)
+                assert point.index_entropy >= bound.rate_lower(point.mse) - 1e-6, (weight.label, point)
+
+
+def test_row_classes_pass_the_pooled_bound_but_not_the_one_that_knows_the_rows():
+    W = unequal_rows()
+    histogram, powers = Histogram.of(W), (W.astype(np.float64) ** 2).mean(axis=1)
+    pooled = blahut_arimoto(histogram.values, histogram.counts, 8.0)
+    for bits in (1, 2, 4):
+        point = measure(W, RowClassified(EcsqCentroid(bits)))
+        assert water_filling(powers, point.mse).rate < point.rate < pooled.rate_lower(point.mse)
+        scaled = measure(W, Scaled(EcsqCentroid(bits), PerChannel()))
+        assert scaled.rate > pooled.rate_lower(scaled.mse), "equal relative error is not water-filling"
+
+
+def test_heavy_tails_lie_below_the_gaussian_curve():
+    W = np.random.default_rng(0).standard_t(3, (256, 1024)).astype(np.float32)
+    for bits in (1, 2):
+        point = measure(W, EcsqCentroid(bits))
+        assert point.rate < gaussian_rate(point.nmse)
+
+
+def test_the_average_gap_of_a_shifted_curve_is_the_shift():
+    reference = pd.DataFrame({"rate": [1.0, 2.0, 3.0, 4.0], "nmse": [0.3, 0.08, 0.02, 0.005]})
+    assert average_gap(reference, reference) == pytest.approx(0, abs=1e-12)
+    assert average_gap(reference.assign(rate=reference.rate + 0.37), reference) == pytest.approx(0.37)
+    assert np.isnan(average_gap(reference.assign(nmse=reference.nmse * 1e-6), reference))
