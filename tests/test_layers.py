@@ -27,6 +27,7 @@ BELOW: dict[str, set[str]] = {
     "experiment": {"notebook", "parameters"},
     "train": set(),
     "sample": set(),
+    "texts": {"models"},
 }
 
 
