@@ -273,18 +273,25 @@ def format_from(spec: list, arrays: Mapping[str, np.ndarray]) -> Format:
     """The format that a header names; ``arrays`` are the streams that stand before it.
 
     Raises:
-        ValueError: the format is unknown or its table is missing.
+        ValueError: the format is unknown, or lacks a stream that it is read with.
     """
     match spec:
         case ["fixed", int(size)] if 0 < size <= 1 << 32:
             return Fixed(size)
         case ["float", str(dtype)] if dtype in FLOATS:
             return Float(dtype)
-        case ["ans"] if "table" in arrays:
-            return Ans(arrays["table"])
-        case ["classified"] if "table" in arrays and "row_class" in arrays:
-            return ClassifiedAns(arrays["table"], arrays["row_class"])
-    raise ValueError(f"A stream has the format {spec!r}, which is unknown or lacks its table.")
+        case ["ans"]:
+            return Ans(*_needed(spec, arrays, "table"))
+        case ["classified"]:
+            return ClassifiedAns(*_needed(spec, arrays, "table", "row_class"))
+    raise ValueError(f"A stream has the format {spec!r}, which is unknown.")
+
+
+def _needed(spec: list, arrays: Mapping[str, np.ndarray], *names: str) -> list[np.ndarray]:
+    """The streams that a format is read with."""
+    if missing := [name for name in names if name not in arrays]:
+        raise ValueError(f"A stream of the format {spec!r} cannot be read without {missing[0]!r} before it.")
+    return [arrays[name] for name in names]
 
 
 @lru_cache

@@ -238,7 +238,7 @@ def test_any_shape_is_coded_and_nothing_costs_nothing(quantizer, dtype):
 @every_quantizer
 def test_a_constant_matrix_has_no_distortion(quantizer, dtype):
     """For constants that float16 and bfloat16 can write."""
-    for constant in (0.0, 1.0, -1.0, 0.0078125, -3.5, 0.40625):
+    for constant in (0.0, 0.40625, -3.5):
         W = np.full((5, 70), constant, dtype)
         for bits in {quantizer.bits_allowed[0], 4, quantizer.bits_allowed[-1]}:
             point = measure(W, quantizer.at(bits))

@@ -166,14 +166,14 @@ def test_the_best_clip_is_never_worse_than_none(family, granularity, source):
 @every_family
 @pytest.mark.parametrize("granularity", GRANULARITIES, ids=lambda granularity: granularity.label)
 def test_the_best_clip_is_about_as_good_as_any_factor(family, granularity):
-    """Against 200 clips at k·σ: the error of a group has many local minima, and the search finds a good one.
+    """Against 40 clips at k·σ: the error of a group has many local minima, and the search finds a good one.
 
     A clip at k·σ cuts an asymmetric range on its longer side only, which the one factor of the range cannot.
     """
     W, worse = heavy((6, 172)), 1.1 if family is UniformAsymmetric else 1.01
-    for bits in (2, 3, 4):
+    for bits in (2, 4):
         best = measure(W, family(bits, granularity, LeastSquares())).mse
-        sigmas = (float(k) for k in np.geomspace(0.05, 12, 200))
+        sigmas = (float(k) for k in np.geomspace(0.2, 8, 40))
         assert best <= worse * min(measure(W, family(bits, granularity, Sigmas(k))).mse for k in sigmas)
 
 
