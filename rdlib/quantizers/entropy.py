@@ -59,9 +59,9 @@ class EcsqMidpoint(Rated):
 
 @dataclass(frozen=True)
 class EcsqCentroid(EcsqMidpoint):
-    """As :class:`EcsqMidpoint`, but ŵ is the mean of the weights of its cell, within Δ / 255.
+    """As :class:`EcsqMidpoint`, but ŵ is the mean of the weights of its cell, within Δ / 508.
 
-    Streams besides those: ``offset`` (centroid − grid point in Δ / 255, a byte a symbol).
+    Streams besides those: ``offset`` (centroid − grid point in Δ / 254, a byte a symbol).
     """
 
     @property
