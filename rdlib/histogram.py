@@ -87,8 +87,13 @@ class Histogram:
     @cached_property
     def entropy(self) -> float:
         """H(w) in bits: what lossless coding of the weights one by one costs."""
-        p = self.counts / max(self.size, 1)
-        return float(-(p * np.log2(p)).sum()) + 0.0
+        return entropy_of(self.counts)
+
+
+def entropy_of(counts: np.ndarray) -> float:
+    """H = −Σ p log₂ p of how often each symbol occurs, in bits a symbol; 0 of none."""
+    p = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(p * np.log2(p)).sum()) + 0.0
 
 
 @njit(parallel=True, cache=True)

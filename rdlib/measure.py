@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
+from rdlib.histogram import entropy_of
 from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
 
@@ -75,7 +76,7 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
         max_error=max_error,
         rel_max_error=_ratio(max_error, largest),
         symbols=len(counts),
-        index_entropy=index_entropy(counts) * code["index"].size / max(code.weights, 1),
+        index_entropy=entropy_of(counts) * code["index"].size / max(code.weights, 1),
         output_mse=float("nan") if H is None else float((error @ H * error).sum() / max(len(W), 1)),
     )
 
@@ -96,12 +97,6 @@ def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:
 def sqnr_db(mse: float, power: float) -> float:
     """Signal to quantization-noise ratio 10·log₁₀(E[w²] / D) in dB; infinite where D = 0."""
     return float("inf") if mse == 0 else float(10 * np.log10(power / mse))
-
-
-def index_entropy(counts: np.ndarray) -> float:
-    """H = −Σ p log₂ p of how often each index occurs, in bits per index; 0 of none."""
-    p = counts[counts > 0] / max(counts.sum(), 1)
-    return float(-(p * np.log2(p)).sum()) + 0.0
 
 
 def average_gap(curve: pd.DataFrame, reference: pd.DataFrame) -> float:

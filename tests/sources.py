@@ -1,10 +1,26 @@
-"""Seeded weight matrices for tests."""
+"""Seeded weight matrices for tests, and a fixture for those of thousands of small ones."""
+
+from collections.abc import Iterator
 
 import ml_dtypes
+import numba
 import numpy as np
+import pytest
 from scipy.stats import norm
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On small matrices threads only wait for each other, for long where the machine is busy.
+
+    A test module that imports this fixture runs on one thread.
+    """
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(threads)
 
 
 def gaussian(shape: tuple[int, ...], dtype: type = np.float32, seed: int = 0) -> np.ndarray:

@@ -8,8 +8,8 @@ from sources import gaussian_quantiles
 from rdlib.blahut import blahut_arimoto
 from rdlib.code import Code
 from rdlib.formats import huffman_bits
-from rdlib.histogram import Histogram
-from rdlib.measure import average_gap, index_entropy, measure
+from rdlib.histogram import Histogram, entropy_of
+from rdlib.measure import average_gap, measure
 from rdlib.models import open_checkpoint
 from rdlib.quantizers import (
     EcsqCentroid,
@@ -66,14 +66,14 @@ def test_the_optimum_is_no_worse_than_the_grid_with_centroids(gaussian, bits):
 def test_ans_reaches_the_entropy_and_huffman_does_not(gaussian, bits):
     code = EcsqCentroid(bits).encode(gaussian)
     counts = np.unique(code["index"], return_counts=True)[1]
-    entropy, written = index_entropy(counts), code.rates["index"]
+    entropy, written = entropy_of(counts), code.rates["index"]
     assert entropy - 1e-9 <= written <= 1.001 * entropy + 64 / code.weights
     assert entropy <= huffman_bits(counts) / code.weights < entropy + 1
 
 
 def test_huffman_is_the_best_prefix_code_of_a_dyadic_source():
     counts = np.array([8, 4, 2, 1, 1])
-    assert huffman_bits(counts) == 8 * 1 + 4 * 2 + 2 * 3 + 4 + 4 == round(16 * index_entropy(counts))
+    assert huffman_bits(counts) == 8 * 1 + 4 * 2 + 2 * 3 + 4 + 4 == round(16 * entropy_of(counts))
 
 
 @pytest.mark.parametrize("wrapper", [EntropyCoded, RowClassified])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from benchmark_lloyd_max import seed_lloyd_max, seed_lloyd_max_in_a_loop
-from sources import DTYPES, gaussian, heavy
+from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
 import rdlib.histogram
 from rdlib.histogram import Histogram, lloyd_max, lloyd_max_curve

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from quantizer_list import ALL, method
 from scipy.stats import entropy
-from sources import DTYPES, gaussian, heavy
+from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
 from rdlib.measure import Point, average_gap, curve, measure, rate_at, save, sqnr_db, table
 from rdlib.quantizers import LloydMax, PerGroup, Uniform, UniformAsymmetric, UniformMidTread

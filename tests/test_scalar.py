@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from quantizer_list import CLIPPINGS, GRANULARITIES, UNIFORM, method
-from sources import DTYPES, gaussian, gaussian_quantiles, heavy
+from sources import DTYPES, gaussian, gaussian_quantiles, heavy, one_thread  # noqa: F401
 
 from rdlib.measure import measure
 from rdlib.quantizers import (

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from rdlib.code import Code, Stream, frequency_table
-from rdlib.histogram import Histogram
+from rdlib.histogram import Histogram, entropy_of
 from rdlib.quantizers.base import Rated
 from rdlib.weights import as_float32
 
@@ -128,12 +128,6 @@ def cell_counts(histogram: Histogram, step: float) -> np.ndarray:
     """How many weights fall into each occupied cell of the grid of step Δ."""
     cells = cells_of(histogram.values, step)
     return np.add.reduceat(histogram.counts, np.flatnonzero(np.diff(cells, prepend=cells[0] - 1)))
-
-
-def entropy_of(counts: np.ndarray) -> float:
-    """H = −Σ p log₂ p of positive counts, in bits."""
-    p = counts / counts.sum()
-    return float(-(p * np.log2(p)).sum())
 
 
 def step_of_entropy(histogram: Histogram, bits: float) -> float:
