@@ -278,7 +278,7 @@ def test_samples_agree_with_the_published_values_to_the_sampling_error():
     loses to its two edges and its mean about 3/n of that, n its samples.
     """
     W = gaussian((1000, 1000), seed=7)
-    for bits in range(1, 9):
+    for bits in (1, 2, 3, 4, 6, 8):
         code = LloydMax(bits).encode(W)
         squares = (W.astype(np.float64) - LloydMax(bits).decode(code)) ** 2
         fitted = np.minimum(3 / np.bincount(code["index"].ravel()), 1).mean() * GAUSSIAN[2**bits]
