@@ -16,6 +16,7 @@ import numpy as np
 
 from rdlib.formats import Ans, Fixed, Float, Format, format_from
 
+PAYLOAD = ("index", "coset")  # what is told of every weight, or of every few; all else is side information
 MAGIC = b"RDC1"  # the last character is the version of the layout
 ENVELOPE = len(MAGIC) + 4 + 4  # bytes: magic, length of the header, checksum
 
@@ -75,8 +76,9 @@ class Code:
 
     Args:
         shape: of the weights, (out, in).
-        streams: ``index`` is the payload; every other stream is side information.  A stream that is needed to
-            read another (the ``table`` of an entropy-coded ``index``) stands before it.
+        streams: ``index`` is the payload, together with ``coset`` in lattice and trellis codes; every other
+            stream is side information.  A stream that is needed to read another (the ``table`` of an
+            entropy-coded ``index``) stands before it.
     """
 
     shape: tuple[int, int]
@@ -117,8 +119,8 @@ class Code:
 
     @property
     def side_rate(self) -> float:
-        """Bits per weight of all streams but ``index``."""
-        return self._per_weight(sum(s.bits for name, s in self.streams.items() if name != "index"))
+        """Bits per weight of all streams but the payload."""
+        return self._per_weight(sum(s.bits for name, s in self.streams.items() if name not in PAYLOAD))
 
     def _per_weight(self, bits: int) -> float:
         return bits / self.weights if self.weights else 0.0

@@ -253,6 +253,55 @@ class ClassifiedAns(Format):
         return array
 
 
+@dataclass(frozen=True, eq=False)
+class ContextAns(Format):
+    """Symbols sorted by context, those of each context entropy-coded with its own table.
+
+    The decoder knows the context of a symbol from other streams (the coset of a lattice point, the state of a
+    trellis) and puts the sorted symbols back.  Every context says how many words it takes.
+
+    Args:
+        table: the models, one row a context (see :class:`Ans`).
+        counts: how many symbols each context has.
+    """
+
+    table: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def spec(self) -> list:
+        return ["context"]
+
+    @property
+    def size(self) -> int:
+        """Of the alphabet."""
+        return self.table.shape[1]
+
+    def _payloads(self, array: np.ndarray) -> list[bytes]:
+        runs = np.split(array, np.cumsum(self.counts.astype(np.int64))[:-1])
+        return [Ans(table).pack(run) for table, run in zip(self.table, runs, strict=True)]
+
+    def bits(self, array: np.ndarray) -> int:
+        return sum(32 + 8 * len(payload) for payload in self._payloads(array))
+
+    def pack(self, array: np.ndarray) -> bytes:
+        return b"".join(struct.pack("<I", len(p) // 4) + p for p in self._payloads(array))
+
+    def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        counts = [int(count) for count in np.ravel(self.counts)]
+        if self.table.ndim != 2 or len(counts) != len(self.table) or shape != (sum(counts),):
+            raise ValueError(f"Symbols of shape {shape} do not fit contexts of {counts} symbols.")
+        runs = [np.empty(0, np.min_scalar_type(self.size))]
+        for context, (table, count) in enumerate(zip(self.table, counts, strict=True)):
+            if len(data) < 4:
+                raise ValueError(f"The symbols of context {context} are missing.")
+            end = 4 + 4 * struct.unpack_from("<I", data)[0]
+            runs.append(Ans(table).unpack(data[4:end], (count,)))
+            data = data[end:]
+        self.expect(data, 0)
+        return np.concatenate(runs)
+
+
 def huffman_bits(counts: np.ndarray) -> int:
     """What Huffman's code spends on symbols that occur so often: the sum of all merged counts.
 
@@ -284,6 +333,8 @@ def format_from(spec: list, arrays: Mapping[str, np.ndarray]) -> Format:
             return Ans(*_needed(spec, arrays, "table"))
         case ["classified"]:
             return ClassifiedAns(*_needed(spec, arrays, "table", "row_class"))
+        case ["context"]:
+            return ContextAns(*_needed(spec, arrays, "table", "counts"))
     raise ValueError(f"A stream has the format {spec!r}, which is unknown.")
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
+from rdlib.code import PAYLOAD, Code
+from rdlib.formats import ContextAns
 from rdlib.histogram import entropy_of
 from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
@@ -21,19 +23,19 @@ class Point:
         method: name of the quantizer, the same at every rate.
         bits: nominal rate.
         rate: total bits per weight.
-        side_rate: the part of ``rate`` that is not the index: scales, zeros, levels, tables.
+        side_rate: the part of ``rate`` that is not the payload: scales, zeros, levels, codebooks, tables.
         mse: D = mean (w − ŵ)².
         nmse: D / σ², σ² the variance of the weights; 0 where both are 0.
         sqnr_db: 10·log₁₀(E[w²] / D); infinite where D = 0.
         max_error: max |w − ŵ|.
         rel_max_error: ``max_error`` over max |w|; 0 where the weights are 0.
         symbols: how many different indices occur.
-        index_entropy: H(index) in bits per weight: what an ideal entropy coder would spend on the index.
+        index_entropy: H(index) in bits per weight: what an ideal entropy coder would spend on the payload.
         output_mse: tr(E H Eᵀ) / out, E = W − Ŵ: mean squared error of a layer's output; NaN without H.
     """
 
     method: str
-    bits: int
+    bits: float
     rate: float
     side_rate: float
     mse: float
@@ -58,7 +60,6 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
         ValueError: ``W`` is no weight matrix or holds NaN or Inf.
     """
     code = quantizer.encode(W, H)
-    counts = np.unique(code["index"], return_counts=True)[1]
     values = as_float32(W)
     error = values.astype(np.float64) - quantizer.decode(code)
     mse, power, variance = (
@@ -75,10 +76,21 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
         sqnr_db=sqnr_db(mse, power),
         max_error=max_error,
         rel_max_error=_ratio(max_error, largest),
-        symbols=len(counts),
-        index_entropy=entropy_of(counts) * code["index"].size / max(code.weights, 1),
+        symbols=len(np.unique(code["index"])),
+        index_entropy=payload_entropy(code),
         output_mse=float("nan") if H is None else float((error @ H * error).sum() / max(len(W), 1)),
     )
+
+
+def payload_entropy(code: Code) -> float:
+    """Σ H of the payload in bits per weight, that of an index sorted by context within each context."""
+    total = 0.0
+    for name in code.streams.keys() & set(PAYLOAD):
+        array, form = code[name].ravel(), code.streams[name].format
+        ends = np.cumsum(form.counts, dtype=np.int64) if isinstance(form, ContextAns) else [array.size]
+        for run in np.split(array, ends[:-1]):
+            total += entropy_of(np.unique(run, return_counts=True)[1]) * run.size
+    return total / max(code.weights, 1)
 
 
 def curve(W: np.ndarray, quantizer: Quantizer, bits: Iterable[int] = range(1, 9)) -> list[Point]:

@@ -35,7 +35,8 @@ UNIFORM = [
     )
 ]
 
-ALL = [
+# One level a weight, whatever its neighbours are.
+SCALAR = [
     *UNIFORM,
     LloydMax(4),
     EcsqMidpoint(4),
@@ -47,10 +48,17 @@ ALL = [
     EntropyCoded(LloydMax(4)),
     RowClassified(EcsqCentroid(4)),
     RowClassified(LloydMax(4), classes=3),
+]
+
+ALL = [
+    *SCALAR,
     Scaled(LloydMax(4)),
     Scaled(LloydMax(4), PerChannel()),
     Scaled(EcsqOptimal(4), PerGroup(size=32)),
 ]
+
+# Methods whose levels follow the weights write a constant without error.
+EXACT_ON_CONSTANTS = list(ALL)
 
 
 def method(quantizer: object) -> str:

@@ -1,8 +1,9 @@
 """What a quantizer is: frozen hyper-parameters; what it learns of the weights is in the code, and paid for."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import ClassVar, Self
 
 import numpy as np
@@ -14,15 +15,16 @@ class Quantizer(ABC):
     """A method of writing a weight matrix with few bits.
 
     Attributes:
-        bits: nominal rate, a whole number of bits per weight without side information.
-        bits_allowed: the nominal rates that the method has.
+        bits: nominal rate, bits per weight without side information; a whole number unless the method says
+            otherwise.
+        bits_allowed: the nominal rates that the method has, rising in even steps.
     """
 
-    bits: int
-    bits_allowed: range
+    bits: float
+    bits_allowed: Sequence[float]
 
     @abstractmethod
-    def at(self, bits: int) -> Self:
+    def at(self, bits: float) -> Self:
         """The same method at another nominal rate.
 
         Raises:
@@ -63,20 +65,23 @@ class Rated(Quantizer):
         bits: nominal rate.
 
     Raises:
-        ValueError: ``bits`` is not a whole number in the range of the method.
+        ValueError: ``bits`` is not one of the rates that the method has.
     """
 
-    bits: int
-    bits_allowed: ClassVar[range] = range(1, 17)
+    bits: float
+    bits_allowed: ClassVar[Sequence[float]] = range(1, 17)
 
     def __post_init__(self) -> None:
         allowed = self.bits_allowed
-        if isinstance(self.bits, bool) or not isinstance(self.bits, Integral) or self.bits not in allowed:
+        kind = Integral if isinstance(allowed, range) else Real
+        if isinstance(self.bits, bool) or not isinstance(self.bits, kind) or self.bits not in allowed:
+            steps = "a whole number of" if kind is Integral else f"a multiple of {allowed[1] - allowed[0]:g}"
             raise ValueError(
-                f"{type(self).__name__} takes a whole number of bits from {allowed[0]} to {allowed[-1]}, "
+                f"{type(self).__name__} takes {steps} bits from {allowed[0]:g} to {allowed[-1]:g}, "
                 f"not {self.bits!r}."
             )
-        object.__setattr__(self, "bits", int(self.bits))  # 1 << np.uint8(8) would be 0
+        plain = int(self.bits) if self.bits == int(self.bits) else float(self.bits)
+        object.__setattr__(self, "bits", plain)  # 1 << np.uint8(8) would be 0
 
-    def at(self, bits: int) -> Self:
+    def at(self, bits: float) -> Self:
         return replace(self, bits=bits)
