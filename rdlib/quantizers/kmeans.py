@@ -1,0 +1,90 @@
+"""k-means on ever larger samples of the vectors, by faiss."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import faiss
+import numpy as np
+
+WORK = 3_000_000_000  # distances that one stage may compute
+ENOUGH = 10  # iterations, below which a larger sample does not pay
+PER_CENTROID = (256, 1024, 4096)  # vectors in the sample of each stage
+SMALL = 1 << 22  # distances, below which one thread is faster than many
+FEWEST = 39  # vectors a centroid, faiss's own advice
+
+
+def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
+    """At most ``entries`` vectors of (nearly) least mean squared distance to the given ones, float32 (n, d).
+
+    The first stage begins at random vectors and runs on a small sample; each next one goes on from its result
+    on a sample four times as large.  A codebook has no more entries than there are different vectors.
+
+    Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; faiss: Douze et al. 2024, arXiv:2401.08281.
+
+    Args:
+        vectors: float32 (n, d).
+        entries: wanted of the codebook.
+    """
+    order = np.random.default_rng(0).permutation(len(vectors))
+    found = None
+    for count, iterations in _stages(len(vectors), entries):
+        sample = vectors[order[:count]]
+        if found is None:
+            different = np.unique(sample, axis=0) if len(sample) <= 4 * entries else _some_of(sample, entries)
+            if len(different) <= entries:
+                return different
+        kmeans = faiss.Kmeans(
+            vectors.shape[1],
+            entries,
+            niter=iterations,
+            seed=0,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(vectors),
+        )
+        with _threads(len(sample) * entries):
+            kmeans.train(sample, init_centroids=found)
+        found = kmeans.centroids
+    return found if found is not None else vectors[:0]
+
+
+def _stages(count: int, entries: int) -> Iterator[tuple[int, int]]:
+    """Size of the sample and number of iterations of each stage."""
+    first = max(min(PER_CENTROID[0], WORK // (ENOUGH * entries**2)), FEWEST) * entries
+    for size in (first, *(per * entries for per in PER_CENTROID[1:])):
+        iterations = min(WORK // (min(size, count) * entries or 1), 100)
+        if count and (size == first or iterations >= ENOUGH):
+            yield min(size, count), max(iterations, ENOUGH)
+        if size >= count:
+            return
+
+
+def _some_of(vectors: np.ndarray, entries: int) -> np.ndarray:
+    """All different vectors if they are no more than ``entries``, else more than that."""
+    first = np.unique(vectors[: 4 * entries], axis=0)
+    return first if len(first) > entries else np.unique(vectors, axis=0)
+
+
+def nearest(vectors: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """Index of the entry of least squared distance to each vector, int64 (n,).
+
+    Args:
+        vectors: float32 (n, d).
+        codebook: float32 (k, d).
+    """
+    index = faiss.IndexFlatL2(vectors.shape[1])
+    index.add(codebook)
+    if not len(vectors):
+        return np.empty(0, np.int64)
+    with _threads(len(vectors) * len(codebook)):
+        return index.search(vectors, 1)[1][:, 0]
+
+
+@contextmanager
+def _threads(distances: int) -> Iterator[None]:
+    """On small problems faiss's threads only wait for each other: one is faster."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(before if distances > SMALL else 1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
