@@ -59,7 +59,11 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
     Raises:
         ValueError: ``W`` is no weight matrix or holds NaN or Inf.
     """
-    code = quantizer.encode(W, H)
+    return measure_code(W, quantizer, quantizer.encode(W, H), H)
+
+
+def measure_code(W: np.ndarray, quantizer: Quantizer, code: Code, H: np.ndarray | None = None) -> Point:
+    """:func:`measure` where the code is already there."""
     values = as_float32(W)
     error = values.astype(np.float64) - quantizer.decode(code)
     mse, power, variance = (
@@ -78,8 +82,19 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
         rel_max_error=_ratio(max_error, largest),
         symbols=len(np.unique(code["index"])),
         index_entropy=payload_entropy(code),
-        output_mse=float("nan") if H is None else float((error @ H * error).sum() / max(len(W), 1)),
+        output_mse=float("nan") if H is None else output_error(error, H),
     )
+
+
+def output_error(E: np.ndarray, H: np.ndarray) -> float:
+    """tr(E H Eᵀ) / out = E‖E x‖² / out: mean squared error of a layer's output.
+
+    Args:
+        E: W − Ŵ, (out, in).
+        H: E[x xᵀ] of the layer's inputs, (in, in).
+    """
+    wide = E.astype(np.float64)
+    return float((wide @ H * wide).sum() / max(len(E), 1))
 
 
 def payload_entropy(code: Code) -> float:

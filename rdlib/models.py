@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ _WANTED = (
     "generation_config.json",
     "token*",
     "special*",
+    "quant*_config.json",
 )
 
 
@@ -80,6 +82,9 @@ class Checkpoint:
         except (ValueError, TypeError) as error:
             raise ValueError(f"config.json of {self.folder.name} is not a JSON object: {error}.") from None
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
     @property
     def names(self) -> list[str]:
         """All tensors of the checkpoint."""
@@ -91,7 +96,7 @@ class Checkpoint:
         tied = self.config.get("tie_word_embeddings")
         found = []
         for name in self.names:
-            layer, group = _place(name)
+            layer, group = place(name)
             if group and not (group == "lm_head" and tied):
                 view = self._open(name)[1]
                 found.append(Weight(name, layer, group, tuple(view.get_shape()), view.get_dtype()))
@@ -117,14 +122,31 @@ class Checkpoint:
                 NaN or Inf; the message names it.
         """
         name = name.name if isinstance(name, Weight) else name
-        if name not in self._file_of:
-            raise ValueError(f"{self.folder.name} has no tensor {name!r}.")
+        self._refuse_unknown(name)
         handle, view = self._open(name)
         if view.get_dtype() not in ("F16", "BF16", "F32"):
             raise ValueError(f"{name} is {view.get_dtype()}; float16, bfloat16 and float32 can be analysed.")
         tensor = handle.get_tensor(name)
         refuse_non_finite(tensor, name)
         return tensor
+
+    def stored(self, name: str) -> np.ndarray:
+        """One tensor as it is stored, of any type and unchecked: what a quantized checkpoint is made of.
+
+        Raises:
+            ValueError: there is no such tensor.
+        """
+        self._refuse_unknown(name)
+        return self._open(name)[0].get_tensor(name)
+
+    def size(self, name: str) -> int:
+        """How many numbers a tensor holds."""
+        return math.prod(self._open(name)[1].get_shape())
+
+    def bits(self, name: str) -> int:
+        """What a tensor takes in its file."""
+        width = re.search(r"\d+", self._open(name)[1].get_dtype())
+        return self.size(name) * (int(width[0]) if width else 8)  # BOOL is a byte
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -141,6 +163,10 @@ class Checkpoint:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
+
+    def _refuse_unknown(self, name: str) -> None:
+        if name not in self._file_of:
+            raise ValueError(f"{self.folder.name} has no tensor {name!r}.")
 
     def _open(self, name: str) -> tuple:
         """The open file of a tensor, and the tensor as safetensors describes it before it is read."""
@@ -199,7 +225,7 @@ def _download(model: str) -> Path:
         ) from None
 
 
-def _place(name: str) -> tuple[int, str | None]:
+def place(name: str) -> tuple[int, str | None]:
     """Layer and group of a tensor; (−1, None) for one that is no weight matrix."""
     if match := _LINEAR.fullmatch(name):
         return int(match[1]), match[2]

@@ -1,4 +1,4 @@
-"""Write down what a model says: a seeded sample, for measuring how far a quantized model strays from it.
+"""Let a model write: a seeded sample for measuring how far a quantized model strays, or lines for a reader.
 
     python -m rdlib.sample rdlib/assets/model rdlib/assets/text/sample.txt
 
@@ -10,38 +10,74 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from rdlib.models import open_checkpoint
+from rdlib.network import entrance, load_network
+from rdlib.texts import load_tokenizer
 
 BATCH = 32
 
 
-@torch.no_grad()
-def sample(model: Path, tokens: int, seed: int = 0) -> list[list[int]]:
-    """Token streams of the length of the model's context until there are ``tokens`` of them, in float32.
+def sample(network: LlamaForCausalLM, tokens: int, seed: int = 0) -> list[list[int]]:
+    """Token streams of the length of the model's context until there are ``tokens`` of them.
 
     Args:
-        model: folder that transformers loads.
+        network: see :func:`rdlib.network.load_network`.
         tokens: at least so many in all.
         seed: of the random numbers.
     """
-    llama = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    length = llama.config.max_position_embeddings
-    torch.manual_seed(seed)
+    length = network.config.max_position_embeddings
+    start = torch.full((BATCH, 1), network.config.bos_token_id)
     streams: list[list[int]] = []
-    while len(streams) * length < tokens:
-        start = torch.full((BATCH, 1), llama.config.bos_token_id)
-        streams += llama.generate(
-            start,
-            attention_mask=torch.ones_like(start),  # else a token that also stands for padding is not seen
-            max_length=length,
-            min_length=length,
-            do_sample=True,
-            top_k=0,
-            top_p=1.0,
-            eos_token_id=None,
-            pad_token_id=0,
-        ).tolist()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        while len(streams) * length < tokens:
+            streams += _continue(network, start, length - 1, temperature=1.0)
     return streams
+
+
+def continuation(
+    network: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    tokens: int = 60,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> str:
+    """How the network, as it is now, goes on from a prompt, up to the first end of text.
+
+    Args:
+        network: see :func:`rdlib.network.load_network`.
+        tokenizer: of the same model.
+        prompt: the beginning; it is not repeated.
+        tokens: at most so many.
+        temperature: that divides the logits; 0 takes the most probable token every time.
+        seed: of the random numbers, which do not disturb any others.
+    """
+    ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        new = _continue(network, ids, tokens, temperature)[0][ids.shape[1] :]
+    ends = [place for place, token in enumerate(new) if token == tokenizer.eos_token_id]
+    return tokenizer.decode(new[: min(ends, default=tokens)])
+
+
+def _continue(
+    network: LlamaForCausalLM, ids: torch.Tensor, tokens: int, temperature: float
+) -> list[list[int]]:
+    """The token streams with so many tokens more."""
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    ids = ids.to(entrance(network))
+    return network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),  # else a token that also stands for padding is not seen
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        eos_token_id=None,
+        pad_token_id=0,
+        **(drawn if temperature else {"do_sample": False}),
+    ).tolist()
 
 
 def stories(streams: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -60,8 +96,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=34_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    texts = stories(sample(options.model, options.tokens, options.seed), tokenizer)
+    network, tokenizer = load_network(open_checkpoint(options.model)), load_tokenizer(options.model)
+    texts = stories(sample(network, options.tokens, options.seed), tokenizer)
     options.out.write_text(f"\n{tokenizer.eos_token}\n".join(texts) + "\n", encoding="utf-8")
 
 

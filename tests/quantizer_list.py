@@ -8,22 +8,49 @@ to other rates with ``at``.  Whoever exports a quantizer without a line here is 
 from itertools import product
 
 from rdlib.quantizers import (
+    A2,
+    D4,
+    E2M1,
+    E8,
+    E8P,
+    FP4,
+    HQQ,
+    MXFP4,
+    NF4,
+    NVFP4,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    BitshiftTrellis,
+    DoubleQuantized,
     EcsqCentroid,
     EcsqMidpoint,
     EcsqOptimal,
     EntropyCoded,
+    EntropyCodedTrellis,
+    LatticeBall,
+    LatticeCoded,
     LeastSquares,
+    LLMInt8,
     LloydMax,
     MinMax,
+    MultiCodebook,
     PerChannel,
     PerGroup,
     PerTensor,
+    ProductQuantizer,
+    ResidualQuantizer,
+    Rotated,
     RowClassified,
     Scaled,
     Sigmas,
+    TrellisCoded,
     Uniform,
     UniformAsymmetric,
     UniformMidTread,
+    VectorQuantizer,
 )
 
 GRANULARITIES = (PerTensor(), PerChannel(), PerGroup(size=128), PerGroup(size=32))
@@ -59,6 +86,73 @@ ALL = [
 
 # Methods whose levels follow the weights write a constant without error.
 EXACT_ON_CONSTANTS = list(ALL)
+
+
+# Formats of other packages, most of them with one rate.
+FORMATS = [
+    NF4(),
+    NF4(size=32),
+    FP4(),
+    E2M1(),
+    DoubleQuantized(NF4()),
+    DoubleQuantized(FP4(size=128)),
+    EntropyCoded(NF4()),
+    LLMInt8(),
+    MXFP4(),
+    NVFP4(),
+    Q4_0(),
+    Q4_0(size=64),
+    Q4_1(),
+    Q5_0(),
+    Q5_1(),
+    Q8_0(),
+    HQQ(4),
+    HQQ(4, size=128),
+]
+ALL += FORMATS
+EXACT_ON_CONSTANTS += [q for q in FORMATS if not isinstance(q, (LLMInt8, MXFP4, NVFP4, Q8_0))]
+
+# Codebooks of vectors.
+VECTOR = [
+    VectorQuantizer(2, 2),
+    VectorQuantizer(2, 4),
+    VectorQuantizer(1, 8),
+    EntropyCoded(VectorQuantizer(2, 2)),
+    Scaled(VectorQuantizer(2, 4)),
+    MultiCodebook(1.5, 4),
+    ProductQuantizer(1.5, 4),
+    ResidualQuantizer(1, 8),
+    ResidualQuantizer(3, 4, 3),
+]
+ALL += VECTOR
+EXACT_ON_CONSTANTS += VECTOR
+
+# Codes whose public levels are scaled, or mixed, to fit.
+TRELLIS = [
+    BitshiftTrellis(2, 8),
+    BitshiftTrellis(3),
+    TrellisCoded(4, 4),
+    TrellisCoded(2),
+    EntropyCodedTrellis(4, 8),
+    EntropyCodedTrellis(2),
+    Scaled(BitshiftTrellis(2)),
+    Rotated(UniformMidTread(4)),
+    Rotated(EcsqCentroid(4)),
+    Rotated(BitshiftTrellis(2, 8), seed=7),
+]
+ALL += TRELLIS
+
+# Runs of neighbours coded together; a constant run is not in general a point of a lattice.
+LATTICES = [
+    LatticeCoded(4, A2),
+    LatticeCoded(4, D4),
+    LatticeCoded(4, E8),
+    LatticeBall(4, A2),
+    LatticeBall(4, D4),
+    LatticeBall(2, E8),
+    E8P(),
+]
+ALL += LATTICES
 
 
 def method(quantizer: object) -> str:

@@ -381,7 +381,9 @@ def test_more_bits_never_cost_distortion(quantizer):
 def test_a_bit_is_worth_more_than_four_decibels(quantizer):
     W = gaussian((16, 172))
     low, high = (rates(quantizer, *range(1, 9))[i] for i in (0, -1))
-    assert measure(W, quantizer.at(high)).mse <= measure(W, quantizer.at(low)).mse * 10 ** (0.4 * (low - high))
+    assert measure(W, quantizer.at(high)).mse <= measure(W, quantizer.at(low)).mse * 10 ** (
+        0.4 * (low - high)
+    )
 
 
 # Names, ranges and wrappers

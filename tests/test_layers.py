@@ -17,6 +17,7 @@ BELOW: dict[str, set[str]] = {
     "code": {"formats"},
     "contexts": {"code", "formats"},
     "weights": set(),
+    "block_maximum": {"weights"},
     "models": {"weights"},
     "histogram": {"weights"},
     "quantizers": {"code", "contexts", "formats", "histogram", "weights"},
@@ -27,8 +28,14 @@ BELOW: dict[str, set[str]] = {
     "notebook": set(),
     "experiment": {"notebook", "parameters"},
     "train": set(),
-    "sample": set(),
+    "sample": {"models", "network", "texts"},
     "texts": {"models"},
+    "windows": {"texts"},
+    "network": {"models", "weights"},
+    "moments": {"models", "network", "windows"},
+    "functional": {"network", "windows"},
+    "sensitivity": {"functional", "network", "windows"},
+    "proxies": {"measure", "sensitivity", "weights"},
 }
 
 

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import faiss
 import numpy as np
 
-WORK = 3_000_000_000  # distances that one stage may compute
+WORK = 3_000_000_000  # distances that a stage may compute
 ENOUGH = 10  # iterations, below which a larger sample does not pay
-PER_CENTROID = (256, 1024, 4096)  # vectors in the sample of each stage
+SAMPLES = (1 << 16, 1 << 18, 1 << 20)  # vectors of each stage
+STARTS = 4  # random beginnings at most, of which the best is kept
 SMALL = 1 << 22  # distances, below which one thread is faster than many
 FEWEST = 39  # vectors a centroid, faiss's own advice
 
@@ -37,6 +38,7 @@ def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
             vectors.shape[1],
             entries,
             niter=iterations,
+            nredo=1 if found is not None else _starts(count * entries * iterations),
             seed=0,
             min_points_per_centroid=1,
             max_points_per_centroid=len(vectors),
@@ -49,13 +51,18 @@ def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
 
 def _stages(count: int, entries: int) -> Iterator[tuple[int, int]]:
     """Size of the sample and number of iterations of each stage."""
-    first = max(min(PER_CENTROID[0], WORK // (ENOUGH * entries**2)), FEWEST) * entries
-    for size in (first, *(per * entries for per in PER_CENTROID[1:])):
+    first = max(min(SAMPLES[0], WORK // (ENOUGH * entries)), FEWEST * entries)
+    for size in (first, *SAMPLES[1:]):
         iterations = min(WORK // (min(size, count) * entries or 1), 100)
         if count and (size == first or iterations >= ENOUGH):
             yield min(size, count), max(iterations, ENOUGH)
         if size >= count:
             return
+
+
+def _starts(distances: int) -> int:
+    """How often to begin anew: as often as the work of one stage allows."""
+    return int(np.clip(WORK // (4 * distances), 1, STARTS))
 
 
 def _some_of(vectors: np.ndarray, entries: int) -> np.ndarray:

@@ -74,9 +74,7 @@ def _trace(
 
 
 @njit(cache=True, parallel=True)
-def _search(
-    x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, ends: np.ndarray
-) -> np.ndarray:
+def _search(x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, ends: np.ndarray) -> np.ndarray:
     """Registers of the best paths, int32 (blocks, steps, lanes)."""
     steps, states = x.shape[1], len(code) >> k
     path = np.zeros((x.shape[0], steps, LANES), np.int32)
@@ -136,9 +134,7 @@ def _in_lanes(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(padded.reshape(blocks, LANES, *x.shape[1:]), 1, -1))
 
 
-def tail_biting_paths(
-    x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, window: int
-) -> np.ndarray:
+def tail_biting_paths(x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, window: int) -> np.ndarray:
     """Registers along paths that end in the state in which they began, so that no state needs to be sent.
 
     A first search around the seam, ``window`` steps to either side, finds the state there; a second one, from
