@@ -1,8 +1,9 @@
 """Points onto axes, in one visual language.
 
 A method has one colour and one marker everywhere: the colour says how levels are placed, the marker how many
-weights share a scale.  Fixed-rate methods are filled markers on solid lines, entropy-coded ones open markers
-on dashed lines.  Bounds are lines in black and grey.  The rate is total bits per weight.
+weights share a scale or are coded together.  Fixed-rate methods are filled markers on solid lines,
+entropy-coded ones open markers on dashed lines; rotated weights are dotted.  Bounds are lines in black and
+grey.  The rate is total bits per weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.spatial import Voronoi, voronoi_plot_2d
 from scipy.stats import laplace, norm
 
 from rdlib.histogram import Histogram
@@ -31,9 +33,41 @@ COLOURS = {
     "ECSQ optimum": "#CC3377",
     "ECSQ centroid": "#009E73",
     "ECSQ midpoint": "#66A61E",
+    "entropy-coded A2": "#74A9CF",
+    "entropy-coded D4": "#2B8CBE",
+    "entropy-coded E8": "#034E7B",
+    "entropy-coded TCQ": "#7A0177",
     "entropy-coded": "#CC79A7",
+    "k-means d=2": "#66C2A4",
+    "k-means d=4": "#1B7F79",
+    "k-means": "#00441B",
+    "multi-codebook": "#8FBC94",
+    "PQ d=2": "#D8B365",
+    "PQ d=4": "#A6761D",
+    "PQ": "#5C3A00",
+    "residual VQ": "#5E4FA2",
+    "A2 ball": "#74A9CF",
+    "D4 ball": "#2B8CBE",
+    "E8 ball": "#034E7B",
+    "E8P": "#4C78A8",
+    "bitshift": "#B2182B",
+    "TCQ": "#EF6548",
+    "NF4": "#1B9E77",
+    "double-quantized NF4": "#66C2A5",
+    "FP4": "#D95F02",
+    "double-quantized FP4": "#FC8D62",
+    "E2M1": "#E6AB02",
+    "MXFP4": "#A6761D",
+    "NVFP4": "#7F6000",
+    "GGUF Q4_0": "#7570B3",
+    "GGUF Q4_1": "#9E9AC8",
+    "GGUF Q5": "#54278F",
+    "GGUF Q8": "#3F007D",
+    "HQQ": "#E7298A",
+    "LLM.int8": "#555555",
 }
-MARKERS = {"tensor": "o", "channel": "s", "g128": "^", "g64": "<", "g32": "v"}
+MARKERS = {"tensor": "o", "channel": "s", "g128": "^", "g64": "<", "g32": "v", "g16": ">", "row classes": "X"}
+MARKERS |= {"d=2": "P", "d=4": "p", "d=8": "h", "L=8": "d", "L=12": "D", " 4 states": "1", " 8 states": "2"}
 GROUP_COLOURS = dict(
     zip(
         ("q", "k", "v", "o", "gate", "up", "down", "embed", "lm_head"),
@@ -76,13 +110,14 @@ def use_style() -> None:
 
 def look(method: str) -> dict:
     """Colour, marker and line of a method."""
-    colour = next((c for name, c in COLOURS.items() if method.startswith(name)), "#333333")
-    marker = next((m for name, m in MARKERS.items() if method.endswith(name)), "D")
-    coded = method.startswith(("ECSQ", "entropy-coded"))
+    levels = method.removeprefix("rotated ")
+    colour = next((c for name, c in COLOURS.items() if levels.startswith(name)), "#333333")
+    marker = next((m for name, m in MARKERS.items() if levels.endswith(name)), "D")
+    coded = levels.startswith(("ECSQ", "entropy-coded"))
     return {
         "color": colour,
         "marker": marker,
-        "ls": "--" if coded else "-",
+        "ls": ":" if levels != method else "--" if coded else "-",
         "markerfacecolor": "white" if coded else colour,
     }
 
@@ -118,7 +153,8 @@ def rate_distortion(
         top.plot(curve.rate, decibel(curve.nmse), label=method, **look(method))
         low.plot(curve.rate, gap_bits(curve.rate, curve.nmse, next(iter(bounds.values()))), **look(method))
     top.set(ylabel="distortion D/σ² (dB)", title=title)
-    top.set_ylim(top=min(top.get_ylim()[1], 6))  # worse than sending nothing is not worth the room
+    lowest = decibel(points.nmse[points.nmse > 0].min())
+    top.set_ylim(lowest - 3, min(top.get_ylim()[1], 6))  # worse than sending nothing is not worth the room
     low.axhline(0, **BOUNDS[0])
     low.set(xlabel="rate (total bits per weight)", ylabel=f"gap to\n{next(iter(bounds))} (bits)")
     low.set_xlim(0, limit)
@@ -195,6 +231,20 @@ def quantile_quantile(histogram: Histogram, ax: Axes, label: str = "weights") ->
     ax.plot(ends, ends, color="black", label="Gaussian")
     ax.set(xlabel="quantile of a Gaussian", ylabel="quantile of w/σ")
     ax.legend()
+
+
+def cells(points: np.ndarray, ax: Axes, limit: float) -> None:
+    """The Voronoi cells of points of the plane: what is nearer to a point than to any other.
+
+    Args:
+        points: (n, 2).
+        limit: the picture shows [−limit, limit]².
+    """
+    far = 100 * limit * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])  # so that every cell in sight is bounded
+    diagram = Voronoi(np.vstack([points, far]))
+    voronoi_plot_2d(diagram, ax, show_points=False, show_vertices=False, line_colors="0.6", line_width=0.6)
+    ax.grid(False)
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
 
 
 def by_layer(frame: pd.DataFrame, label: str, title: str = "", ax: Axes | None = None) -> Axes:

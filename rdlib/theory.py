@@ -418,6 +418,19 @@ moments of polytopes, and quantization, IEEE Trans. Inf. Theory 28 (1982), doi:1
 Sphere Packings, Lattices and Groups, 3rd edition (1999), table 2.3; limit: Zador (1982)."""
 
 
+def ball_moment(d: Array | float) -> Array | float:
+    """G = Gamma(d/2 + 1)^(2/d) / ((d + 2) pi): of a ball, less than of any cell that fills space, d >= 1.
+
+    Args:
+        d: dimension, any shape.
+
+    References:
+        Zador (1982); Conway and Sloane (1999), chapter 2, equation (82).
+    """
+    d = np.asarray(d, float)
+    return np.exp(gammaln(d / 2 + 1) * 2 / d) / ((d + 2) * np.pi)
+
+
 def lattice_gap_bits(moment: Array | float) -> Array | float:
     """log2(2 pi e G) / 2: what an entropy-coded lattice of second moment G wastes at high resolution, bits.
 

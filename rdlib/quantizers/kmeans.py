@@ -9,7 +9,7 @@ import numpy as np
 WORK = 3_000_000_000  # distances that a stage may compute
 ENOUGH = 10  # iterations, below which a larger sample does not pay
 SAMPLES = (1 << 16, 1 << 18, 1 << 20)  # vectors of each stage
-STARTS = 4  # random beginnings at most, of which the best is kept
+STARTS = 2  # random beginnings at most, of which the better is kept
 SMALL = 1 << 22  # distances, below which one thread is faster than many
 FEWEST = 39  # vectors a centroid, faiss's own advice
 
