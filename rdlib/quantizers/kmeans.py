@@ -9,7 +9,8 @@ import numpy as np
 WORK = 3_000_000_000  # distances that a stage may compute
 ENOUGH = 10  # iterations, below which a larger sample does not pay
 SAMPLES = (1 << 16, 1 << 18, 1 << 20)  # vectors of each stage
-STARTS = 2  # random beginnings at most, of which the better is kept
+STARTS = 8  # random beginnings at most
+TRIED = 12  # iterations after which the best beginning is known well enough
 SMALL = 1 << 22  # distances, below which one thread is faster than many
 FEWEST = 39  # vectors a centroid, faiss's own advice
 
@@ -17,8 +18,8 @@ FEWEST = 39  # vectors a centroid, faiss's own advice
 def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
     """At most ``entries`` vectors of (nearly) least mean squared distance to the given ones, float32 (n, d).
 
-    The first stage begins at random vectors and runs on a small sample; each next one goes on from its result
-    on a sample four times as large.  A codebook has no more entries than there are different vectors.
+    The first stage begins at random vectors, several times where that is cheap, and the best goes on, on ever
+    larger samples.  A codebook has no more entries than there are different vectors.
 
     Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; faiss: Douze et al. 2024, arXiv:2401.08281.
 
@@ -38,7 +39,7 @@ def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
             vectors.shape[1],
             entries,
             niter=iterations,
-            nredo=1 if found is not None else _starts(count * entries * iterations),
+            nredo=_starts(count * entries * iterations) if found is None else 1,
             seed=0,
             min_points_per_centroid=1,
             max_points_per_centroid=len(vectors),
@@ -51,18 +52,18 @@ def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
 
 def _stages(count: int, entries: int) -> Iterator[tuple[int, int]]:
     """Size of the sample and number of iterations of each stage."""
-    first = max(min(SAMPLES[0], WORK // (ENOUGH * entries)), FEWEST * entries)
-    for size in (first, *SAMPLES[1:]):
-        iterations = min(WORK // (min(size, count) * entries or 1), 100)
-        if count and (size == first or iterations >= ENOUGH):
-            yield min(size, count), max(iterations, ENOUGH)
-        if size >= count:
-            return
+    first = min(max(min(SAMPLES[0], WORK // (ENOUGH * entries)), FEWEST * entries), count)
+    if count:
+        yield first, TRIED
+    for size in sorted({first, *(min(size, count) for size in SAMPLES[1:])}):
+        iterations = min(WORK // (size * entries or 1), 100)
+        if count and (size == first or (size > first and iterations >= ENOUGH)):
+            yield size, max(iterations, ENOUGH)
 
 
 def _starts(distances: int) -> int:
-    """How often to begin anew: as often as the work of one stage allows."""
-    return int(np.clip(WORK // (4 * distances), 1, STARTS))
+    """How often to begin anew: as often as a part of the work of one stage allows."""
+    return int(np.clip(WORK // (8 * distances), 1, STARTS))
 
 
 def _some_of(vectors: np.ndarray, entries: int) -> np.ndarray:
