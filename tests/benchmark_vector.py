@@ -17,7 +17,7 @@ from collections.abc import Callable
 import faiss
 import numba
 import numpy as np
-from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.cluster import KMeans
 
 from rdlib.measure import measure
 from rdlib.quantizers import BitshiftTrellis, TrellisCoded, VectorQuantizer
@@ -52,10 +52,6 @@ def plain_sklearn(vectors: np.ndarray) -> np.ndarray:
     return KMeans(ENTRIES, n_init=1, random_state=0, max_iter=25).fit(vectors).cluster_centers_
 
 
-def batch_sklearn(vectors: np.ndarray) -> np.ndarray:
-    return MiniBatchKMeans(ENTRIES, n_init=1, random_state=0).fit(vectors).cluster_centers_
-
-
 def converged_lloyd(vectors: np.ndarray) -> np.ndarray:
     """Full-batch iterations until the error falls by less than 1e-5 of itself in ten of them."""
     found, before = None, np.inf
@@ -81,7 +77,7 @@ def fitted(vectors: np.ndarray, fit: Callable[[np.ndarray], np.ndarray]) -> dict
 
 def kmeans_table(W: np.ndarray) -> list[dict]:
     vectors = W.reshape(-1, DIMENSION)
-    fits = (ours, plain_faiss, whole_faiss, plain_sklearn, batch_sklearn, converged_lloyd)
+    fits = (ours, plain_faiss, whole_faiss, plain_sklearn, converged_lloyd)
     return [fitted(vectors, fit) for fit in fits]
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import faiss
 import numpy as np
 
-WORK = 3_000_000_000  # distances that a stage may compute
+WORK = 8_000_000_000  # distances that a stage may compute
 ENOUGH = 10  # iterations, below which a larger sample does not pay
 SAMPLES = (1 << 16, 1 << 18, 1 << 20)  # vectors of each stage
 STARTS = 8  # random beginnings at most

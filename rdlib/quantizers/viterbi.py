@@ -21,28 +21,47 @@ REASSOCIATE = {"nnan", "nsz", "contract"}  # what lets min() be one instruction
 
 
 @njit(cache=True, fastmath=REASSOCIATE)
-def _advance(
+def _advance_in_pairs(
     survivors: np.ndarray, x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, start: int, stop: int
 ) -> None:
-    """Costs of the best paths to every state after the steps start … stop − 1, from those in row 0."""
+    """:func:`_advance` for k = 1: two registers lead to each state."""
     states = survivors.shape[1]
     for t in range(start, stop):
         s = t - start
         for g in range(states):
-            for r in range(g << k, (g + 1) << k, 2):  # rivals in pairs: fewer passes over the lanes
-                a, b = r & (states - 1), (r + 1) & (states - 1)
-                i, j, p, q = subset[r], subset[r + 1], code[r], code[r + 1]
-                if r == g << k:
-                    for lane in range(LANES):
-                        d, e = x[t, i, lane] - p, x[t, j, lane] - q
-                        survivors[s + 1, g, lane] = min(
-                            survivors[s, a, lane] + d * d, survivors[s, b, lane] + e * e
-                        )
-                else:
-                    for lane in range(LANES):
-                        d, e = x[t, i, lane] - p, x[t, j, lane] - q
-                        best = min(survivors[s, a, lane] + d * d, survivors[s, b, lane] + e * e)
-                        survivors[s + 1, g, lane] = min(survivors[s + 1, g, lane], best)
+            a, b = 2 * g & (states - 1), (2 * g + 1) & (states - 1)
+            i, j, p, q = subset[2 * g], subset[2 * g + 1], code[2 * g], code[2 * g + 1]
+            for lane in range(LANES):
+                d, e = x[t, i, lane] - p, x[t, j, lane] - q
+                survivors[s + 1, g, lane] = min(survivors[s, a, lane] + d * d, survivors[s, b, lane] + e * e)
+
+
+@njit(cache=True, fastmath=REASSOCIATE)
+def _advance(
+    survivors: np.ndarray, x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, start: int, stop: int
+) -> None:
+    """Costs of the best paths to every state after the steps start … stop − 1, from those in row 0."""
+    if k == 1:
+        _advance_in_pairs(survivors, x, subset, code, k, start, stop)
+        return
+    states = survivors.shape[1]
+    for t in range(start, stop):
+        s = t - start
+        for g in range(states):
+            for r in range(g << k, (g + 1) << k, 4):  # rivals four at a time: fewer passes over the lanes
+                a = r & (
+                    states - 1
+                )  # with a + 1, a + 2, a + 3: r is a multiple of 4, and so is the number of states
+                i, j, m, n = subset[r], subset[r + 1], subset[r + 2], subset[r + 3]
+                p, q, u, v = code[r], code[r + 1], code[r + 2], code[r + 3]
+                first = r == g << k
+                for lane in range(LANES):
+                    d, e = x[t, i, lane] - p, x[t, j, lane] - q
+                    f, h = x[t, m, lane] - u, x[t, n, lane] - v
+                    best = min(survivors[s, a, lane] + d * d, survivors[s, a + 1, lane] + e * e)
+                    rest = min(survivors[s, a + 2, lane] + f * f, survivors[s, a + 3, lane] + h * h)
+                    best = min(best, rest)
+                    survivors[s + 1, g, lane] = best if first else min(survivors[s + 1, g, lane], best)
 
 
 @njit(cache=True)
