@@ -284,6 +284,13 @@ def test_second_moments_of_lattices_by_monte_carlo():
 
 
 def test_lattices_approach_the_limit():
+    dimensions = {"Z": 1, "A2": 2, "D4": 4, "E8": 8, "Leech": 24, "limit": 10**7}
+    balls = {name: theory.ball_moment(d) for name, d in dimensions.items()}
+    assert all(balls[name] < G * (1 + 1e-5) for name, G in LATTICE_MOMENTS.items()), (
+        "no cell is rounder than a ball"
+    )
+    assert balls["Z"] == pytest.approx(1 / 12) and balls["A2"] == pytest.approx(1 / (4 * np.pi))
+    assert balls["limit"] == pytest.approx(LATTICE_MOMENTS["limit"], rel=1e-5)
     gaps = [lattice_gap_bits(G) for G in LATTICE_MOMENTS.values()]
     assert gaps == sorted(gaps, reverse=True) and gaps[-1] == pytest.approx(0, abs=1e-12)
     assert gaps[0] == pytest.approx(0.2546143, abs=1e-7)
