@@ -7,11 +7,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test format lab refresh train clean
+.PHONY: help run test format lab refresh train checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 run: $(READY) ## Run the notebooks of EXPERIMENT (a folder of params/; default: demo) into build/EXPERIMENT
 	@$(BIN)/python -m rdlib.experiment $(EXPERIMENT)
@@ -35,6 +35,23 @@ train: $(READY) ## Train the embedded model again: CORPUS=folder OUT=folder ARGS
 	$(if $(and $(CORPUS),$(OUT)),,$(error Say where text and model are: make train CORPUS=folder OUT=folder ARGS=...))
 	$(BIN)/python -m rdlib.train $(CORPUS) $(OUT) $(ARGS)
 
+# Matrix products sum in one order on every x86 processor that has AVX2.
+checkpoints: export ATEN_CPU_CAPABILITY = avx2
+checkpoints: export ONEDNN_MAX_CPU_ISA = AVX2
+checkpoints: export MKL_CBWR = AVX2
+checkpoints: export OMP_NUM_THREADS = 1
+checkpoints: export GPTQMODEL_CPU_WORKERS = 2
+checkpoints: export HF_HUB_OFFLINE = 1
+checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
+	rm -rf build/checkpoints
+	.venv-legacy/bin/python -m rdlib.producers.auto_gptq build/checkpoints
+	.venv-producers/bin/python -m rdlib.producers.gptqmodel build/checkpoints
+	.venv-producers/bin/python -m rdlib.producers.autoawq build/checkpoints
+	$(BIN)/python -m rdlib.producers.bitsandbytes build/checkpoints
+	$(BIN)/python -m rdlib.producers.compare build/checkpoints $(if $(REPLACE),--replace)
+	for environment in .venv-legacy .venv-producers; do \
+	    $$environment/bin/python -m pytest -q tests/test_checkpoints_direct.py || exit 1; done
+
 clean: ## Remove the results of EXPERIMENT and all caches, but not .venv
 	rm -rf build/$(EXPERIMENT) .pytest_cache .ruff_cache .hypothesis rdlib.egg-info
 	find rdlib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
@@ -46,4 +63,17 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv: about 2 GB, a few minutes"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+# Environments of the packages that quantize; only `make checkpoints` needs them.
+.venv-legacy/.ready: requirements-legacy.txt
+	@$(PYTHON) -m venv .venv-legacy
+	@echo "Setting up .venv-legacy: about 2 GB, a few minutes"
+	@.venv-legacy/bin/python -m pip install -qq --disable-pip-version-check -r requirements-legacy.txt
+	@touch $@
+
+.venv-producers/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv .venv-producers
+	@echo "Setting up .venv-producers: about 4 GB, some minutes"
+	@.venv-producers/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test,producers]'
 	@touch $@

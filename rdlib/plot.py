@@ -65,6 +65,12 @@ COLOURS = {
     "GGUF Q8": "#3F007D",
     "HQQ": "#E7298A",
     "LLM.int8": "#555555",
+    "act-order GPTQ": "#56B4E9",
+    "GPTQ": "#0072B2",
+    "AWQ": "#009E73",
+    "LDLQ": "#4C78A8",
+    "WaterSIC": "#D55E00",
+    "trellis + feedback": "#7A0177",
 }
 MARKERS = {"tensor": "o", "channel": "s", "g128": "^", "g64": "<", "g32": "v", "g16": ">", "row classes": "X"}
 MARKERS |= {"d=2": "P", "d=4": "p", "d=8": "h", "L=8": "d", "L=12": "D", " 4 states": "1", " 8 states": "2"}
@@ -113,7 +119,7 @@ def look(method: str) -> dict:
     levels = method.removeprefix("rotated ")
     colour = next((c for name, c in COLOURS.items() if levels.startswith(name)), "#333333")
     marker = next((m for name, m in MARKERS.items() if levels.endswith(name)), "D")
-    coded = levels.startswith(("ECSQ", "entropy-coded"))
+    coded = levels.startswith(("ECSQ", "entropy-coded", "WaterSIC", "trellis +"))
     return {
         "color": colour,
         "marker": marker,
@@ -238,6 +244,7 @@ def cells(points: np.ndarray, ax: Axes, limit: float) -> None:
 
     Args:
         points: (n, 2).
+        ax: to draw on.
         limit: the picture shows [−limit, limit]².
     """
     far = 100 * limit * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])  # so that every cell in sight is bounded

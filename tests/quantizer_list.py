@@ -9,12 +9,15 @@ from itertools import product
 
 from rdlib.quantizers import (
     A2,
+    AWQ,
     D4,
     E2M1,
     E8,
     E8P,
     FP4,
+    GPTQ,
     HQQ,
+    LDLQ,
     MXFP4,
     NF4,
     NVFP4,
@@ -23,6 +26,7 @@ from rdlib.quantizers import (
     Q5_0,
     Q5_1,
     Q8_0,
+    ActOrder,
     BitshiftTrellis,
     DoubleQuantized,
     EcsqCentroid,
@@ -30,6 +34,7 @@ from rdlib.quantizers import (
     EcsqOptimal,
     EntropyCoded,
     EntropyCodedTrellis,
+    FeedbackTrellis,
     LatticeBall,
     LatticeCoded,
     LeastSquares,
@@ -51,6 +56,7 @@ from rdlib.quantizers import (
     UniformAsymmetric,
     UniformMidTread,
     VectorQuantizer,
+    WaterSIC,
 )
 
 GRANULARITIES = (PerTensor(), PerChannel(), PerGroup(size=128), PerGroup(size=32))
@@ -153,6 +159,21 @@ LATTICES = [
     E8P(),
 ]
 ALL += LATTICES
+
+# Methods that feed errors back where H is known; without it they are what is inside, or a plain grid.
+FEEDBACK = [
+    GPTQ(UniformAsymmetric(4, PerGroup(size=32))),
+    GPTQ(Uniform(4, PerChannel())),
+    ActOrder(GPTQ(UniformMidTread(4, PerGroup(size=128)))),
+    Rotated(GPTQ(Uniform(4, PerGroup(size=128)))),
+    EntropyCoded(GPTQ(UniformMidTread(4))),
+    AWQ(UniformAsymmetric(4, PerGroup(size=128))),
+    LDLQ(BitshiftTrellis(2, 8)),
+    LDLQ(E8P(), width=8),
+    WaterSIC(4),
+    FeedbackTrellis(4, states=8),
+]
+ALL += FEEDBACK
 
 
 def method(quantizer: object) -> str:

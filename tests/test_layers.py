@@ -30,12 +30,19 @@ BELOW: dict[str, set[str]] = {
     "train": set(),
     "sample": {"models", "network", "texts"},
     "texts": {"models"},
+    "checkpoints": {"code", "formats", "models", "quantizers", "weights"},
+    "producers": set(),
     "windows": {"texts"},
     "network": {"models", "weights"},
     "moments": {"models", "network", "windows"},
     "functional": {"network", "windows"},
     "sensitivity": {"functional", "network", "windows"},
     "proxies": {"measure", "sensitivity", "weights"},
+    "output_bounds": {"theory"},
+    "allocation": set(),
+    "plan": {"code", "models", "moments", "quantizers"},
+    "export": {"models", "moments", "plan", "quantizers", "weights"},
+    "variants": {"checkpoints", "code", "models", "moments", "proxies", "quantizers"},
 }
 
 

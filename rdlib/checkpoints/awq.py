@@ -1,0 +1,66 @@
+"""AWQ checkpoints in the GEMM format: autoawq, gptqmodel and transformers write them.
+
+A layer is stored as qweight (int32, in × out/8), qzeros (int32, groups × out/8) and scales (groups × out).  The
+eight fields of a word hold the columns 0, 2, 4, 6, 1, 3, 5, 7, in that order from the lowest bit.  Weights are those
+of scaled inputs: see :mod:`rdlib.checkpoints.folded`.
+
+Source: Lin et al. 2024, arXiv:2306.00978; autoawq 0.2.9, ``WQLinear_GEMM`` and ``dequantize_gemm``.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from rdlib.checkpoints.affine import Affine, group_label
+from rdlib.checkpoints.configuration import Configuration
+from rdlib.checkpoints.layout import Layout, Packed
+from rdlib.checkpoints.parts import Parts
+from rdlib.checkpoints.words import unpack, words_for
+from rdlib.code import Code, Stream
+
+FIELD_OF_COLUMN = np.array([0, 4, 1, 5, 2, 6, 3, 7])
+
+
+class Awq(Layout):
+    """Layers of 4 bits.
+
+    Args:
+        configuration: of the checkpoint.
+
+    Raises:
+        ValueError: bits or group size are missing or unknown, or the version is not GEMM.
+    """
+
+    marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
+    streams: ClassVar[Mapping[str, str]] = {"qweight": "index", "scales": "scale", "qzeros": "zero"}
+    scaled_norms: ClassVar[tuple[str, ...]] = ("input_layernorm.weight", "post_attention_layernorm.weight")
+
+    def __init__(self, configuration: Configuration):
+        self.bits = configuration.one_of("bits", 4)
+        self.group_size = configuration.group_size()
+        self.method = f"AWQ {group_label(self.group_size)}"
+        configuration.one_of("version", None, "gemm")
+        configuration.one_of("format", None, "gemm")
+
+    def read(self, parts: Parts) -> Packed:
+        qweight = parts.integers("qweight", "int32", dimensions=2)
+        scales = parts.floats("scales", dimensions=2)
+        qzeros = parts.integers("qzeros", "int32", dimensions=2)
+        inputs, outputs = len(qweight), scales.shape[1]
+        parts.expect("qweight", qweight, (inputs, words_for(outputs, self.bits)), f"bits = {self.bits}")
+        width = self.group_size if self.group_size > 0 else inputs
+        groups = -(-inputs // width)
+        parts.expect("scales", scales, (groups, outputs), f"group_size = {self.group_size}")
+        parts.expect("qzeros", qzeros, (groups, qweight.shape[1]), f"group_size = {self.group_size}")
+        streams = {
+            "index": Stream.fixed(self._columns(qweight, outputs), 1 << self.bits),
+            "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
+            "zero": Stream.fixed(self._columns(qzeros, outputs), 1 << self.bits),
+        }
+        return Packed(Code((outputs, inputs), streams), Affine(self.bits, self.method, width))
+
+    def _columns(self, words: np.ndarray, outputs: int) -> np.ndarray:
+        """Fields in the order of the columns, uint8 (out, rows of ``words``)."""
+        fields = unpack(np.ascontiguousarray(words.T), self.bits, 8 * words.shape[1])
+        return fields.reshape(-1, 8, len(words))[:, FIELD_OF_COLUMN].reshape(-1, len(words))[:outputs]

@@ -1,0 +1,110 @@
+"""What a checkpoint says about its own quantization, in config.json and in files beside it."""
+
+import json
+from collections.abc import Mapping
+
+from rdlib.models import Checkpoint
+
+FILES = ("quantize_config.json", "quant_config.json")  # of auto-gptq and gptqmodel; of early autoawq
+SYNONYMS = {"w_bit": "bits", "q_group_size": "group_size", "checkpoint_format": "format"}
+DECISIVE = ("quant_method", "bits", "group_size", "desc_act", "format", "version")  # what decoding depends on
+
+
+class Configuration:
+    """The settings of a quantized checkpoint.
+
+    Args:
+        checkpoint: whose files are read.
+
+    Raises:
+        ValueError: there are no settings, or two files contradict each other.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.folder = checkpoint.folder.name
+        self._settings: dict[str, object] = {}
+        self._file_of: dict[str, str] = {}
+        self._add("config.json", checkpoint.config.get("quantization_config", {}))
+        for file in FILES:
+            path = checkpoint.folder / file
+            if path.is_file():
+                try:
+                    settings = json.loads(path.read_text(encoding="utf-8"))
+                except ValueError as error:
+                    raise ValueError(f"{file} of {self.folder} is not JSON: {error}.") from None
+                self._add(file, settings)
+        if not self._settings:
+            raise ValueError(
+                f"{self.folder} has neither a quantization_config in config.json nor a {FILES[0]}: "
+                "it is not a quantized checkpoint."
+            )
+
+    def _add(self, file: str, settings: object) -> None:
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"{file} of {self.folder} holds {settings!r} where settings should be.")
+        for key, value in settings.items():
+            name = SYNONYMS.get(key, key)
+            if isinstance(value, str):
+                value = value.lower()
+            if value is not None and name in DECISIVE and value != self.get(name, value):
+                raise ValueError(
+                    f"{file} of {self.folder} says {key} = {value!r}, but {self._file_of[name]} says "
+                    f"{self.get(name)!r}."
+                )
+            if value is not None and name not in self._settings:
+                self._settings[name], self._file_of[name] = value, file
+
+    def get(self, name: str, default: object = None) -> object:
+        """A setting, or what holds where it is not set."""
+        return self._settings.get(name, default)
+
+    def one_of(self, name: str, *known: object) -> object:
+        """A setting that has to have one of some values.
+
+        Raises:
+            ValueError: it has another.
+        """
+        value = self.get(name)
+        if isinstance(value, bool) or value not in known:
+            values = ", ".join(str(k) for k in known if k is not None)
+            raise ValueError(
+                f"{self._file_of.get(name, 'config.json')} of {self.folder} says {name} = {value!r}; "
+                f"known: {values}."
+            )
+        return value
+
+    def group_size(self) -> int:
+        """How many inputs share a scale; −1 for all of a row.
+
+        Raises:
+            ValueError: it is missing, or neither −1 nor positive.
+        """
+        value = self.get("group_size")
+        if type(value) is not int or value < 1 and value != -1:
+            raise ValueError(
+                f"{self._file_of.get('group_size', 'config.json')} of {self.folder} says group_size = {value!r}, "
+                "which is neither -1 nor a number of inputs."
+            )
+        return value
+
+    def refuse(self, *names: str) -> None:
+        """Raise for settings that change the format in a way that is not read."""
+        for name in names:
+            if self.get(name):
+                raise ValueError(
+                    f"{self._file_of[name]} of {self.folder} sets {name}, which rdlib does not read."
+                )
+
+    @property
+    def quant_method(self) -> str:
+        """Which package wrote the checkpoint; files of before 2023 do not name it."""
+        if self.get("load_in_4bit") or self.get("load_in_8bit"):
+            return str(self.get("quant_method", "bitsandbytes"))
+        return str(self.get("quant_method", "awq" if self.get("zero_point") is not None else "gptq"))
+
+    @property
+    def quantizers(self) -> list[str]:
+        """Packages that gptqmodel and its heirs name in ``meta``."""
+        meta = self.get("meta", {})
+        named = meta.get("quantizer", []) if isinstance(meta, Mapping) else []
+        return [str(name) for name in ([named] if isinstance(named, str) else named)]

@@ -1,0 +1,113 @@
+"""GPTQ checkpoints: auto-gptq, gptqmodel, optimum and transformers write them.
+
+A layer is stored as qweight (int32, inputs packed down the rows), qzeros (int32, outputs packed along the
+columns), scales and g_idx (the group of every input).  Format v1 (``"gptq"``, or none named) stores z − 1; v2
+(``"gptq_v2"``) stores z.
+
+**Where packages disagree.**  A zero point of 0 is stored by v1 as −1.  auto-gptq 0.7.1 decodes the field of all
+ones as 0 with groups of neighbours, but as 2^b with act-order, and so do the kernels for GPUs; its packing moreover
+sets all fields above such a zero in the word to ones.  gptqmodel subtracts from whole words, so that −1 borrows from
+the field above, and adds to whole words again (3 bits: field by field).  Here a file that names gptqmodel as its
+quantizer is added to as gptqmodel does, and any other field by field, modulo 2^b: a zero point is a level.
+Symmetric checkpoints have z = 2^(b − 1) everywhere and no such doubt; nor has a group that holds weights of
+both signs.
+
+Source: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
+``QuantLinear.pack`` and ``dequantize_weight``.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from rdlib.checkpoints.affine import ActOrdered, Affine, group_label
+from rdlib.checkpoints.configuration import Configuration
+from rdlib.checkpoints.layout import Layout, Packed
+from rdlib.checkpoints.parts import Parts
+from rdlib.checkpoints.words import unpack, words_for
+from rdlib.code import Code, Stream
+
+FORMATS = {None: 1, "gptq": 1, "gptq_v2": 0}  # what is added to a stored zero
+
+
+class Gptq(Layout):
+    """Layers of 2, 3, 4 or 8 bits.
+
+    Args:
+        configuration: of the checkpoint.
+
+    Raises:
+        ValueError: bits, group size or format are missing or unknown.
+    """
+
+    marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
+    streams: ClassVar[Mapping[str, str]] = {
+        "qweight": "index",
+        "scales": "scale",
+        "qzeros": "zero",
+        "g_idx": "g_idx",
+    }
+
+    def __init__(self, configuration: Configuration):
+        configuration.refuse("is_marlin_format", "dynamic")
+        self.bits = configuration.one_of("bits", 2, 3, 4, 8)
+        self.group_size = configuration.group_size()
+        self.reordered = configuration.get("desc_act", False)
+        self.offset = FORMATS[configuration.one_of("format", *FORMATS)]
+        self.borrows = self.bits != 3 and any("gptqmodel" in name for name in configuration.quantizers)
+        name = "GPTQ act-order" if self.reordered else "GPTQ"
+        self.method = f"{name} {group_label(self.group_size)}"
+
+    def read(self, parts: Parts) -> Packed:
+        qweight = parts.integers("qweight", "int32", dimensions=2)
+        inputs, outputs = self._inputs(parts, len(qweight)), qweight.shape[1]
+        parts.expect("qweight", qweight, (words_for(inputs, self.bits), outputs), f"bits = {self.bits}")
+        width = self.group_size if self.group_size > 0 else inputs
+        groups = -(-inputs // width)
+        reason = f"bits = {self.bits} with group_size = {self.group_size}"
+        scales = parts.floats("scales", dimensions=2)
+        parts.expect("scales", scales, (groups, outputs), reason)
+        qzeros = parts.integers("qzeros", "int32", dimensions=2)
+        parts.expect("qzeros", qzeros, (groups, words_for(outputs, self.bits)), reason)
+        index = np.ascontiguousarray(unpack(qweight, self.bits, inputs).T)
+        streams = {
+            "index": Stream.fixed(index, 1 << self.bits),
+            "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
+            "zero": Stream.fixed(self._zeros(qzeros, outputs), 1 << self.bits),
+        }
+        group = self._groups(parts, inputs, groups)
+        if np.array_equal(group, np.arange(inputs) // width):
+            decoder = Affine(self.bits, self.method, width)
+        else:
+            decoder = ActOrdered(self.bits, self.method, width)
+            streams["g_idx"] = Stream.fixed(group, groups)
+        return Packed(Code((outputs, inputs), streams), decoder)
+
+    def _inputs(self, parts: Parts, rows: int) -> int:
+        """How many inputs a layer has: as many as g_idx, which files of before 2023 lack."""
+        if "g_idx" in parts:
+            return len(parts.integers("g_idx", "int32", "int64", dimensions=1))
+        if self.reordered:
+            raise ValueError(f"{parts.name('g_idx')} is missing, but desc_act = true needs it.")
+        return rows * 32 // self.bits
+
+    def _zeros(self, qzeros: np.ndarray, outputs: int) -> np.ndarray:
+        """Zero points, uint8 (out, groups)."""
+        words = np.ascontiguousarray(qzeros.T)
+        if self.borrows:
+            ones = sum(self.offset << shift for shift in range(0, 32, self.bits))
+            return unpack((words.view("<u4") + np.uint32(ones)).view("<i4"), self.bits, outputs)
+        return (unpack(words, self.bits, outputs) + np.uint8(self.offset)) & np.uint8((1 << self.bits) - 1)
+
+    def _groups(self, parts: Parts, inputs: int, groups: int) -> np.ndarray:
+        """The group of every input, (in,)."""
+        if "g_idx" not in parts:
+            return np.arange(inputs) // (self.group_size if self.group_size > 0 else inputs)
+        group = parts.integers("g_idx", "int32", "int64", dimensions=1)
+        outside = (group < 0) | (group >= groups)
+        if outside.any():
+            raise ValueError(
+                f"{parts.name('g_idx')} names the group {group[outside][0]}, but scales has {groups} groups."
+            )
+        return group

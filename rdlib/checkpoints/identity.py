@@ -1,0 +1,60 @@
+"""Which model was quantized?  What a quantizer leaves alone is still that of the model."""
+
+import ml_dtypes
+import numpy as np
+
+from rdlib.checkpoints.quantized import QuantizedCheckpoint
+from rdlib.models import Checkpoint
+
+ROWS = 4096  # compared at a time
+ON_THE_WAY = (np.float32, ml_dtypes.bfloat16, np.float16)  # types in which a package may have held a model
+TINY = 2.0**-24  # the smallest float16: what is less may have become zero or that
+
+
+def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) -> None:
+    """Raise unless a checkpoint can have been made of the reference.
+
+    Names and shapes of all layers must be those of the reference, and so must the values of embedding, head and
+    norms, rounded to the float types that they went through.  Norms that absorbed scales of inputs (AWQ) are left
+    out: the embedding and the last norm speak for the model.
+
+    Raises:
+        ValueError: the checkpoint is of another model; the message names the first tensor that tells.
+    """
+    other = f"{quantized.checkpoint.folder.name} was not made of {reference.folder.name}:"
+    shapes = {weight.name: weight.shape for weight in reference.weights}
+    for layer in quantized.layers:
+        shape = quantized.packed(layer).code.shape
+        if shapes.get(layer) != shape:
+            raise ValueError(
+                f"{other} it has {layer} {shape}, and the other {shapes.get(layer, 'has none')}."
+            )
+    compared = [n for n in quantized.unquantized if n in reference and n not in quantized.scaled_norms]
+    if not compared:
+        raise ValueError(f"{other} they have no unquantized tensor in common to tell by.")
+    for name in compared:
+        stored, original = quantized.checkpoint.tensor(name), reference.tensor(name)
+        if stored.shape != original.shape:
+            raise ValueError(f"{other} {name} is {stored.shape}, and not {original.shape}.")
+        if not any(_same(stored, original, dtype) for dtype in ON_THE_WAY):
+            place = _first_difference(stored, original)
+            values = f"{float(stored[place]):.6g}, and not {float(original[place]):.6g}"
+            raise ValueError(f"{other} {name} at {place} is {values}.")
+
+
+def _same(stored: np.ndarray, original: np.ndarray, dtype: type) -> bool:
+    """Whether rounding to a type, then to the stored type, makes the one of the other."""
+    return all(
+        (_distance(stored[i : i + ROWS], original[i : i + ROWS].astype(dtype)) <= TINY).all()
+        for i in range(0, len(stored), ROWS)
+    )
+
+
+def _distance(stored: np.ndarray, original: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.abs(stored.astype(np.float32) - original.astype(stored.dtype).astype(np.float32))
+
+
+def _first_difference(stored: np.ndarray, original: np.ndarray) -> tuple[int, ...]:
+    place = np.argmax(_distance(stored, original) > TINY)
+    return tuple(int(i) for i in np.unravel_index(place, stored.shape))

@@ -1,0 +1,87 @@
+"""What every format of quantized checkpoints has: layers to be found, and a code and its decoder for each."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rdlib.checkpoints.parts import Parts
+from rdlib.code import Code
+
+
+class Decoder(ABC):
+    """Ŵ from a code: what :func:`rdlib.measure.measure_code` asks of a quantizer.
+
+    Attributes:
+        bits: nominal rate.
+        method: name in tables and plots.
+    """
+
+    bits: int
+    method: str
+
+    @abstractmethod
+    def decode(self, code: Code) -> np.ndarray:
+        """Ŵ, float32 (out, in), from the code alone.
+
+        Raises:
+            ValueError: the code lacks a stream.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A layer as a checkpoint holds it.
+
+    Args:
+        code: what a decoder needs; its price is the true rate of the layer.
+        decoder: of the code.
+    """
+
+    code: Code
+    decoder: Decoder
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Ŵ, float32 (out, in)."""
+        return self.decoder.decode(self.code)
+
+
+class Layout(ABC):
+    """A format of quantized layers.
+
+    Attributes:
+        method: name in tables and plots.
+        marks: how the names of tensors end that only a quantized layer has.
+        streams: what the stored tensors of a layer hold, by the end of their names.
+        scaled_norms: how the names of norms end that absorbed scales of inputs.
+    """
+
+    method: str
+    marks: ClassVar[tuple[str, ...]]
+    streams: ClassVar[Mapping[str, str]]
+    scaled_norms: ClassVar[tuple[str, ...]] = ()
+
+    def stems(self, names: Iterable[str]) -> list[str]:
+        """The layers that are quantized."""
+        found = {
+            name.removesuffix(f".{mark}")
+            for name in names
+            for mark in self.marks
+            if name.endswith(f".{mark}")
+        }
+        return sorted(found)
+
+    def stream(self, suffix: str) -> str:
+        """What a stored tensor of a layer holds."""
+        return self.streams.get(suffix, suffix)
+
+    @abstractmethod
+    def read(self, parts: Parts) -> Packed:
+        """The code of a layer.
+
+        Raises:
+            ValueError: a tensor is missing, or of another type or shape than the configuration makes it.
+        """

@@ -1,0 +1,90 @@
+"""The stored tensors of one quantized layer, each checked when it is taken."""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from rdlib.models import Checkpoint
+from rdlib.weights import DTYPES, refuse_non_finite
+
+
+class Parts:
+    """What is stored for one layer.
+
+    Args:
+        stem: what the names of its tensors begin with, without the last dot.
+        suffixes: the rest of their names.
+        load: a tensor, by the rest of its name.
+    """
+
+    def __init__(self, stem: str, suffixes: Collection[str], load: Callable[[str], np.ndarray]):
+        self.stem = stem
+        self.suffixes = suffixes
+        self._load = load
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, stem: str) -> "Parts":
+        """Those of a layer in a checkpoint, which reads a tensor when it is taken."""
+        start = f"{stem}."
+        suffixes = [name.removeprefix(start) for name in checkpoint.names if name.startswith(start)]
+        return cls(stem, suffixes, lambda suffix: checkpoint.stored(start + suffix))
+
+    def __contains__(self, suffix: str) -> bool:
+        return suffix in self.suffixes
+
+    def name(self, suffix: str) -> str:
+        """The full name of a tensor."""
+        return f"{self.stem}.{suffix}"
+
+    def integers(self, suffix: str, *dtypes: str, dimensions: int) -> np.ndarray:
+        """A tensor of one of some integer types.
+
+        Raises:
+            ValueError: it is missing, or of another type or number of dimensions.
+        """
+        array = self._take(suffix)
+        self._expect_dimensions(suffix, array, dimensions)
+        if array.dtype.name not in dtypes:
+            raise ValueError(f"{self.name(suffix)} is {array.dtype}, but it should be {' or '.join(dtypes)}.")
+        return array
+
+    def floats(self, suffix: str, *, dimensions: int) -> np.ndarray:
+        """A tensor of float16, bfloat16 or float32.
+
+        Raises:
+            ValueError: it is missing, holds NaN or Inf, or is of another type or number of dimensions.
+        """
+        array = self._take(suffix)
+        self._expect_dimensions(suffix, array, dimensions)
+        if array.dtype not in DTYPES:
+            raise ValueError(f"{self.name(suffix)} is {array.dtype}, but it should be a float type.")
+        refuse_non_finite(array, self.name(suffix))
+        return array
+
+    def octets(self, suffix: str) -> np.ndarray:
+        """The bytes of a tensor, whatever type they were stored as, uint8 (n,).
+
+        Raises:
+            ValueError: it is missing.
+        """
+        return self._take(suffix).reshape(-1).view(np.uint8)
+
+    def expect(self, suffix: str, array: np.ndarray, shape: tuple[int, ...], reason: str) -> None:
+        """Raise unless a tensor has the shape that follows from ``reason``."""
+        if array.shape != shape:
+            raise ValueError(
+                f"{self.name(suffix)} has the shape {array.shape}, but {reason} makes it {shape}."
+            )
+
+    def _expect_dimensions(self, suffix: str, array: np.ndarray, dimensions: int) -> None:
+        if array.ndim != dimensions:
+            raise ValueError(
+                f"{self.name(suffix)} has the shape {array.shape}, but it should have {dimensions} dimensions."
+            )
+
+    def _take(self, suffix: str) -> np.ndarray:
+        if suffix not in self:
+            raise ValueError(
+                f"The tensor {self.name(suffix)} is missing: the layer cannot be decoded without it."
+            )
+        return self._load(suffix)

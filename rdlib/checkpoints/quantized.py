@@ -1,0 +1,194 @@
+"""A quantized checkpoint: Ŵ and the true price of every layer."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rdlib.checkpoints.awq import Awq
+from rdlib.checkpoints.bitsandbytes import TABLES, BitsAndBytes4, BitsAndBytes8
+from rdlib.checkpoints.configuration import Configuration
+from rdlib.checkpoints.gptq import Gptq
+from rdlib.checkpoints.layout import Layout, Packed
+from rdlib.checkpoints.parts import Parts
+from rdlib.models import ASSETS, GROUPS, Checkpoint, open_checkpoint, place
+
+HEAD = "lm_head.weight"
+TOTALS = ["rate", "stored"]
+IN_THE_BOX = {p.parent.name: p.parent for p in sorted((ASSETS / "checkpoints").glob("*/provenance.json"))}
+
+
+class QuantizedCheckpoint:
+    """What GPTQ, AWQ or bitsandbytes wrote, read without them and one layer at a time.
+
+    A layer has the name of the weight that it stands for, as in the model that was quantized.
+
+    Args:
+        checkpoint: with the settings of its quantization in config.json or quantize_config.json.
+
+    Raises:
+        ValueError: it is not quantized, or by a method that is not read.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | Path):
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+        self._layout = _layout(Configuration(self.checkpoint))
+        self._stem_of = {f"{stem}.weight": stem for stem in self._layout.stems(self.checkpoint.names)}
+        if not self._stem_of:
+            raise ValueError(
+                f"{self.checkpoint.folder.name} says that it is {self.method}, but holds no tensor "
+                f"*.{self._layout.marks[0]}."
+            )
+
+    @property
+    def method(self) -> str:
+        """Name of the method in tables and plots."""
+        return self._layout.method
+
+    @property
+    def folds_scales(self) -> bool:
+        """Whether Ŵ is of scaled inputs (AWQ): see :mod:`rdlib.checkpoints.folded`."""
+        return bool(self._layout.scaled_norms)
+
+    @property
+    def scaled_norms(self) -> list[str]:
+        """Names of the norms that scales of inputs were folded into."""
+        return [name for name in self.unquantized if name.endswith(self._layout.scaled_norms)]
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """Names of the quantized weights, by layer, then group."""
+        order = [*GROUPS, None]
+        return sorted(self._stem_of, key=lambda n: (place(n)[0], order.index(place(n)[1]), n))
+
+    @cached_property
+    def unquantized(self) -> list[str]:
+        """Names of the tensors that were left alone."""
+        packed = {name for layer in self.layers for name in self._stored(layer)}
+        return [name for name in self.checkpoint.names if name not in packed]
+
+    def packed(self, name: str) -> Packed:
+        """The code of a layer, and its decoder.
+
+        Raises:
+            ValueError: there is no such layer, or its tensors are not what the settings say.
+        """
+        return self._layout.read(self._parts(name))
+
+    def inputs(self, name: str) -> int:
+        """How many inputs a layer has.
+
+        Raises:
+            ValueError: as :meth:`packed`.
+        """
+        return self.packed(name).code.shape[1]
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Ŵ of a layer, float32 (out, in), as the package that wrote it multiplies with it.
+
+        Raises:
+            ValueError: as :meth:`packed`.
+        """
+        return self.packed(name).weight
+
+    def bits(self, name: str) -> dict[str, int]:
+        """What a decoder needs of a layer, in bits by stream.
+
+        Public tables, and groups that are neighbours, cost nothing.
+
+        Raises:
+            ValueError: as :meth:`packed`.
+        """
+        return {stream: s.bits for stream, s in self.packed(name).code.streams.items()}
+
+    def stored_bits(self, name: str) -> dict[str, int]:
+        """What the file spends on a layer, in bits by stream.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        parts, found = self._parts(name), {}
+        for tensor in self._stored(name):
+            stream = self._layout.stream(tensor.removeprefix(f"{parts.stem}."))
+            found[stream] = found.get(stream, 0) + self.checkpoint.bits(tensor)
+        return found
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a layer: layer, group, name, weights, bits per weight by stream, in total and as stored."""
+        rows = []
+        for name in self.layers:
+            code, (layer, group) = self.packed(name).code, place(name)
+            stored = sum(self.stored_bits(name).values()) / code.weights
+            labels = {"layer": layer, "group": group, "name": name, "weights": code.weights}
+            rows.append(labels | {"rate": code.rate, "stored": stored} | code.rates)
+        frame = pd.DataFrame(rows).fillna(0.0)  # a layer without a stream pays nothing for it
+        return frame[[c for c in frame if c not in TOTALS] + TOTALS]
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """Bits per weight by stream, in total and as stored: of the quantized layers, and of the whole model.
+
+        The rest of the model counts at the width in which it is stored, in the column ``unquantized``.  What a
+        decoder knows without reading it costs nothing: a head that is tied to the embedding, a bias of zeros,
+        the frequencies of rotary embeddings.
+        """
+        streams = list(self.table.columns[4:-2])
+        bits = self.table[streams + TOTALS].mul(self.table.weights, axis=0).sum()
+        needed = [name for name in self.unquantized if not self._is_known(name)]
+        rest = sum(self.checkpoint.bits(name) for name in needed)
+        whole = bits.copy()
+        whole["unquantized"] = rest
+        whole["rate"] += rest
+        whole["stored"] += sum(self.checkpoint.bits(name) for name in self.unquantized)
+        weights = int(self.table.weights.sum())
+        everything = weights + sum(self.checkpoint.size(name) for name in needed)
+        rows = {"quantized layers": bits / weights, "whole model": whole / everything}
+        frame = pd.DataFrame(rows).T.fillna(0.0)[[*streams, "unquantized", *TOTALS]]
+        frame.insert(0, "weights", [weights, everything])
+        return frame
+
+    def _is_known(self, name: str) -> bool:
+        """Whether a decoder needs not read an unquantized tensor."""
+        if name == HEAD:
+            return bool(self.checkpoint.config.get("tie_word_embeddings"))
+        if name.endswith(".bias"):
+            return not self.checkpoint.stored(name).any()
+        return name.endswith(".inv_freq")
+
+    def _parts(self, name: str) -> Parts:
+        if name not in self._stem_of:
+            raise ValueError(f"{self.checkpoint.folder.name} has no quantized layer {name!r}.")
+        return Parts.of(self.checkpoint, self._stem_of[name])
+
+    def _stored(self, name: str) -> list[str]:
+        """Names of the tensors of a layer."""
+        parts = self._parts(name)
+        return [parts.name(suffix) for suffix in parts.suffixes if suffix != "bias"]
+
+
+def open_quantized(model: str | Path) -> QuantizedCheckpoint:
+    """The quantized checkpoint of a name in :data:`IN_THE_BOX`, of a local folder or of a hub id.
+
+    Raises:
+        ValueError: there is no such model, it is not quantized, or by a method that is not read.
+    """
+    return QuantizedCheckpoint(open_checkpoint(IN_THE_BOX.get(str(model), model)))
+
+
+def _layout(configuration: Configuration) -> Layout:
+    """The format that a checkpoint says it has."""
+    match configuration.quant_method:
+        case "gptq":
+            return Gptq(configuration)
+        case "awq":
+            return Awq(configuration)
+        case "bitsandbytes" if configuration.get("load_in_8bit"):
+            return BitsAndBytes8()
+        case "bitsandbytes":
+            return BitsAndBytes4(configuration.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4")
+    raise ValueError(
+        f"{configuration.folder} was quantized by {configuration.quant_method!r}; "
+        "rdlib reads gptq, awq and bitsandbytes."
+    )

@@ -1,0 +1,93 @@
+"""Error feedback: columns are rounded one after the other, and the error of each is made up for by those to come.
+
+With H = R·Rᵀ, R upper triangular, the error of a layer's output is tr(E H Eᵀ) = ‖E·R‖².  Column j of E·R holds
+the errors of the columns 0 … j only; so when column j is rounded, what the columns before it did to it is known, and
+rounding (W + feedback)_j instead of W_j leaves R_jj times the rounding error and nothing else.
+
+Source: Frantar et al. 2022 (GPTQ), arXiv:2210.17323; as an LDL decomposition, Chee et al. 2023 (QuIP),
+arXiv:2307.13304; as the nearest-plane algorithm of Babai, Chen et al. 2025, arXiv:2507.18553.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+
+LAZY = 32  # columns whose errors reach the rest of the matrix in one product of matrices
+
+
+def feedback_factor(H: np.ndarray, damping: float) -> np.ndarray:
+    """U = R⁻¹, upper triangular, where R·Rᵀ = H + damping·mean(diag H)·I; then UᵀU is its inverse.
+
+    1 / U_jj² is what is left of the power of input j when the inputs after it are known: what an error in column
+    j costs that the columns after it cannot make up for.
+
+    Args:
+        H: E[x xᵀ], (in, in), symmetric and positive semidefinite.
+        damping: ≥ 0, in units of the mean power of the inputs; keeps directions that no input took from having
+            no weight at all.
+
+    Returns:
+        float64 (in, in); the identity where H is zero.
+
+    Raises:
+        ValueError: H is no square matrix, is not finite, or is not positive definite even when damped.
+    """
+    H = np.asarray(H, np.float64)
+    if H.ndim != 2 or H.shape[0] != H.shape[1] or not np.isfinite(H).all():
+        raise ValueError(f"H must be a finite square matrix (in, in), but its shape is {H.shape}.")
+    power = float(np.trace(H)) / max(len(H), 1)
+    if power == 0:
+        return np.eye(len(H))
+    damped = H / power
+    damped[np.diag_indices(len(H))] += damping
+    try:  # of the matrix turned upside down, whose lower factor is the upper one of H
+        R = cholesky(damped[::-1, ::-1], lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1]
+    except LinAlgError:
+        raise ValueError(
+            f"H is singular with a damping of {damping:g}: raise the damping, or use more tokens."
+        ) from None
+    return solve_triangular(R, np.eye(len(H)), check_finite=False) / np.sqrt(power)
+
+
+def feed_forward(
+    W: np.ndarray, U: np.ndarray, width: int, quantize: Callable[[int, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Ŵ_B = Q(W_B − e_A·U_AB), e_B = (that − Ŵ_B)·U_BB⁻¹, for one block B of columns after the other.
+
+    A are all columns before B.  With U = I it is Ŵ_B = Q(W_B), exactly.
+
+    Args:
+        W: (out, in), float32 or float64, in which the errors are added up; it is not changed.
+        U: of :func:`feedback_factor`, (in, in).
+        width: columns of a block; the last block may be narrower.
+        quantize: (first column, (out, width) what should be written there) → its reproduction.
+
+    Returns:
+        Ŵ, in the type of W.
+
+    Raises:
+        ValueError: U does not fit W.
+    """
+    columns = W.shape[1]
+    if U.shape != (columns, columns):
+        raise ValueError(f"H of {len(U)} inputs does not fit a matrix of {columns} columns.")
+    rest, decoded, U = W.copy(), np.empty_like(W), U.astype(W.dtype, copy=False)
+    lazy = max(LAZY // width, 1) * width
+    for start in range(0, columns, lazy):
+        stop = min(start + lazy, columns)
+        errors = np.empty((len(W), stop - start), W.dtype)
+        for i in range(start, stop, width):
+            j = min(i + width, stop)
+            target = rest[:, i:j] - errors[:, : i - start] @ U[start:i, i:j]
+            decoded[:, i:j] = quantize(i, target)
+            errors[:, i - start : j - start] = _divided(target - decoded[:, i:j], U[i:j, i:j])
+        rest[:, stop:] -= errors @ U[start:stop, stop:]
+    return decoded
+
+
+def _divided(errors: np.ndarray, U: np.ndarray) -> np.ndarray:
+    """Errors·U⁻¹, U upper triangular."""
+    if len(U) == 1:
+        return errors / U[0, 0]
+    return solve_triangular(U, errors.T, trans="T", check_finite=False).T

@@ -1,0 +1,155 @@
+"""Allocation: one option a tensor within the budget, at equal slope or exactly the best; plans that are files."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from networks import one_torch_thread, random_windows, saved, tiny  # noqa: F401
+from sources import one_thread  # noqa: F401
+
+from rdlib.allocation import exact, lagrangian, uniform
+from rdlib.moments import second_moments
+from rdlib.network import load_network
+from rdlib.plan import Plan, from_spec, spec_of
+from rdlib.quantizers import E8, GPTQ, FeedbackTrellis, LatticeCoded, PerGroup, Rotated, Uniform, WaterSIC
+
+METHODS = [exact, lagrangian]
+
+
+def gaussian_options(sensitivities: list[float], rates: list[float], size: int = 100) -> pd.DataFrame:
+    """Tensors of equal size whose cost is α·4^(−R)."""
+    rows = [
+        (f"t{i}", rate, size * rate, alpha * 4.0**-rate)
+        for i, alpha in enumerate(sensitivities)
+        for rate in rates
+    ]
+    return pd.DataFrame(rows, columns=["tensor", "option", "bits", "cost"])
+
+
+def random_options(seed: int, tensors: int = 4, options: int = 5) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = [(t, o, *rng.uniform(1, 10, 2)) for t in range(tensors) for o in range(options)]
+    return pd.DataFrame(rows, columns=["tensor", "option", "bits", "cost"])
+
+
+def by_force(options: pd.DataFrame, budget: float) -> float:
+    """Least cost over all combinations."""
+    groups = [list(zip(t.bits, t.cost, strict=True)) for _, t in options.groupby("tensor")]
+    return min(sum(c for _, c in pick) for pick in product(*groups) if sum(b for b, _ in pick) <= budget)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_exact_is_the_best_of_all_combinations(seed):
+    options = random_options(seed)
+    least, most = options.groupby("tensor").bits.min().sum(), options.groupby("tensor").bits.max().sum()
+    for share in (0.05, 0.3, 0.6, 0.95):
+        budget = least + share * (most - least)
+        assert exact(options, budget).cost.sum() == pytest.approx(by_force(options, budget), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equal_slope_keeps_to_the_budget_and_to_the_hull(seed):
+    """Weak duality: what equal slope chooses is the best of all choices that cost no more bits than it does."""
+    options = random_options(seed, 6, 6)
+    least = options.groupby("tensor").bits.min().sum()
+    for budget in (least, 1.2 * least, 1.5 * least, 3 * least):
+        chosen = lagrangian(options, budget)
+        assert chosen.bits.sum() <= budget
+        assert sorted(chosen.tensor) == list(range(6))
+        best = exact(options, chosen.bits.sum() * (1 + 1e-12)).cost.sum()
+        assert chosen.cost.sum() == pytest.approx(best, rel=1e-5)
+        assert exact(options, budget).cost.sum() <= chosen.cost.sum() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rates_differ_by_half_the_octaves_of_the_sensitivities(method):
+    """Water-filling: at equal slope α·4^(−R) is the same for all tensors, R_i − R_j = ½·log₂(α_i / α_j)."""
+    options = gaussian_options([1, 4, 16, 64], [k / 16 for k in range(97)])
+    chosen = method(options, 400 * 3.0).set_index("tensor")
+    assert np.allclose(chosen.option, [1.5, 2.5, 3.5, 4.5], atol=1 / 16)
+    assert uniform(options, 400 * 3.0).option.eq(3.0).all()
+    assert chosen.cost.sum() < 0.5 * uniform(options, 400 * 3.0).cost.sum()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_tensors_share_equally(method):
+    options = gaussian_options([2.0] * 5, [1, 2, 3, 4])
+    assert method(options, 500 * 3.0).option.eq(3).all()
+
+
+@pytest.mark.parametrize("method", [*METHODS, uniform])
+def test_a_budget_without_end_buys_the_best_of_all(method):
+    options = gaussian_options([1, 5], [1, 2, 3])
+    assert method(options, 1e9).option.eq(3).all()
+
+
+@pytest.mark.parametrize("method", [*METHODS, uniform])
+def test_a_budget_that_is_too_small_is_refused(method):
+    with pytest.raises(ValueError, match="bits"):
+        method(gaussian_options([1, 5], [1, 2, 3]), 150)
+
+
+# Plans
+
+PLANNED = [
+    Uniform(3, PerGroup(size=64)),
+    Rotated(GPTQ(Uniform(2)), seed=5),
+    WaterSIC(2.25, damping=0.01),
+    FeedbackTrellis(3, states=8),
+    LatticeCoded(3, E8),
+]
+
+
+@pytest.mark.parametrize("quantizer", PLANNED, ids=lambda q: q.method)
+def test_a_quantizer_comes_back_from_json(quantizer):
+    assert from_spec(spec_of(quantizer)) == quantizer
+
+
+def test_a_plan_is_a_file(tmp_path):
+    plan = Plan({f"t{i}": quantizer for i, quantizer in enumerate(PLANNED)})
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"t": {"class": "os"}}',
+        '{"t": {"class": "WaterSIC", "bits": 99}}',
+        '{"t": {"class": "E8P", "x": 1}}',
+    ],
+)
+def test_what_is_no_plan_is_refused(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ValueError, match="plan.json cannot be read as a plan"):
+        Plan.load(tmp_path / "plan.json")
+
+
+def test_a_hyper_parameter_that_is_not_public_is_refused():
+    with pytest.raises(ValueError, match="cannot be written into a plan"):
+        spec_of(object())
+
+
+def test_a_plan_is_applied_with_the_moments_of_each_tensor(tmp_path):
+    checkpoint = saved(tiny(), tmp_path / "m")
+    moments = second_moments(load_network(checkpoint, "cpu"), random_windows(20))
+    names = [weight.name for weight in checkpoint.layer(1)]
+    plan = Plan(dict.fromkeys(names, GPTQ(Uniform(3))))
+    applied = plan.applied(checkpoint, moments)
+    assert list(applied.tensors) == names
+    for name in names:
+        W = checkpoint.tensor(name)
+        code = plan.quantizers[name].encode(W, moments[name])
+        assert np.array_equal(applied.tensors[name], plan.quantizers[name].decode(code))
+        assert applied.rates[name] == code.rate
+    total = sum(code.bits for _, code in plan.codes(checkpoint, moments))
+    assert applied.rate == pytest.approx(total / sum(checkpoint.size(name) for name in names))
+
+
+def test_a_tensor_that_cannot_be_quantized_is_named(tmp_path):
+    checkpoint = saved(tiny(), tmp_path / "m")
+    with pytest.raises(ValueError, match="nothing.weight"):
+        Plan({"nothing.weight": Uniform(3)}).applied(checkpoint)
