@@ -15,7 +15,8 @@ import numpy as np
 from numba import njit, prange
 
 LANES = 32  # sequences that are searched together
-SEGMENT = 16  # steps: survivors are kept at the segments' beginnings, and found again in between
+KEPT = 1 << 17  # costs of survivors a lane that are all kept (16 MB); where there are more,
+SEGMENT = 16  # steps: they are kept at the segments' beginnings, and found again in between
 ANY = -1  # an end that may be any state
 REASSOCIATE = {"nnan", "nsz", "contract"}  # what lets min() be one instruction
 
@@ -98,25 +99,28 @@ def _search(x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, ends: n
     steps, states = x.shape[1], len(code) >> k
     path = np.zeros((x.shape[0], steps, LANES), np.int32)
     for block in prange(x.shape[0]):
-        kept = np.empty(((steps - 1) // SEGMENT + 1, states, LANES), np.float32)
-        survivors = np.empty((SEGMENT + 1, states, LANES), np.float32)
+        segment = steps if steps * states <= KEPT else SEGMENT
+        kept = np.empty(((steps - 1) // segment + 1, states, LANES), np.float32)
+        survivors = np.empty((segment + 1, states, LANES), np.float32)
         now = ends[block].copy()
         for lane in range(LANES):
             survivors[0, :, lane] = 0 if now[lane] == ANY else np.inf
             if now[lane] != ANY:
                 survivors[0, now[lane], lane] = 0
         for s in range(len(kept)):
-            start, stop = s * SEGMENT, min((s + 1) * SEGMENT, steps)
+            start, stop = s * segment, min((s + 1) * segment, steps)
             kept[s] = survivors[0]
             _advance(survivors, x[block], subset, code, k, start, stop)
-            survivors[0] = survivors[stop - start]
+            if s < len(kept) - 1:
+                survivors[0] = survivors[stop - start]
         for lane in range(LANES):
             if now[lane] == ANY:
-                now[lane] = np.argmin(survivors[0, :, lane])
-        for s in range(len(kept) - 1, -1, -1):
-            start, stop = s * SEGMENT, min((s + 1) * SEGMENT, steps)
-            survivors[0] = kept[s]
-            _advance(survivors, x[block], subset, code, k, start, stop)
+                now[lane] = np.argmin(survivors[stop - start, :, lane])
+        for s in range(len(kept) - 1, -1, -1):  # the last segment is still there
+            start, stop = s * segment, min((s + 1) * segment, steps)
+            if s < len(kept) - 1:
+                survivors[0] = kept[s]
+                _advance(survivors, x[block], subset, code, k, start, stop)
             _trace(survivors, x[block], subset, code, k, start, stop, now, path[block])
     return path
 
@@ -126,7 +130,7 @@ def best_paths(
 ) -> np.ndarray:
     """Registers along the paths of least Σ (x − code[r])², int32 (sequences, steps).
 
-    A thread needs (steps / 16 + 17)·2^(L − k)·128 bytes.
+    A thread needs (steps / 16 + 17)·2^(L − k)·128 bytes, or 16 MB where that is more.
 
     Args:
         x: samples, (sequences, steps, subsets).
