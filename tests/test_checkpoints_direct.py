@@ -4,12 +4,12 @@ bitsandbytes always is.  `make checkpoints` runs these tests in the environments
 """
 
 from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from rdlib.checkpoints import IN_THE_BOX, open_quantized
-from rdlib.checkpoints.package import quantize_by_package
 from rdlib.models import open_checkpoint
 
 
@@ -26,11 +26,17 @@ def test_decoded_as_the_package_decodes_it(module):
             assert np.array_equal(quantized.tensor(layer), W), (name, layer)
 
 
+def _package() -> ModuleType:
+    """rdlib's way to bitsandbytes, which the legacy environment lacks."""
+    pytest.importorskip("bitsandbytes")
+    return import_module("rdlib.checkpoints.package")
+
+
 @pytest.mark.parametrize(("kind", "double"), [("nf4", False), ("nf4", True), ("fp4", False), ("int8", False)])
 def test_straight_through_the_package(kind, double):
     """A dense weight matrix by bitsandbytes itself: as close as its bits allow, at the price of its streams."""
     W = open_checkpoint("embedded").tensor("model.layers.1.mlp.up_proj.weight")
-    packed = quantize_by_package(W, kind, double)
+    packed = _package().quantize_by_package(W, kind, double)
     wide = W.astype(np.float64)
     snr = wide.var() / ((wide - packed.weight) ** 2).mean()
     assert {"nf4": 80, "fp4": 40, "int8": 5000}[kind] < snr
@@ -44,4 +50,4 @@ def test_straight_through_the_package(kind, double):
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="not 'nf3'"):
-        quantize_by_package(np.ones((2, 64), np.float32), "nf3")
+        _package().quantize_by_package(np.ones((2, 64), np.float32), "nf3")

@@ -36,12 +36,13 @@ class AWQ(Wrapper):
             return self._scaled(values, H, plain)
         H = np.asarray(H, np.float64)
         power = np.maximum(np.diagonal(H), 1e-8 * max(np.diagonal(H).max(), np.finfo(float).tiny))
+        weights, largest = (H / power.max()).astype(np.float32), np.abs(values).max() or 1
         best, least = self._scaled(values, H, plain), np.inf
         for step in range(STEPS + 1):
             s = power ** (step / STEPS / 2)
             code = self._scaled(values, H, s / np.sqrt(s.max() * s.min()))
-            error = values - self.decode(code).astype(np.float64)
-            total = float(((error @ H) * error).sum())
+            error = (values - self.decode(code)) / largest
+            total = float(np.vdot(error @ weights, error))
             if total < least:
                 best, least = code, total
         return best

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 LAZY = 32  # columns whose errors reach the rest of the matrix in one product of matrices
 
@@ -47,7 +48,7 @@ def feedback_factor(H: np.ndarray, damping: float) -> np.ndarray:
         raise ValueError(
             f"H is singular with a damping of {damping:g}: raise the damping, or use more tokens."
         ) from None
-    return solve_triangular(R, np.eye(len(H)), check_finite=False) / np.sqrt(power)
+    return dtrtri(R)[0] / np.sqrt(power)
 
 
 def feed_forward(
