@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test format lab refresh train checkpoints clean
+.PHONY: help run test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -34,6 +34,10 @@ refresh: $(READY) ## Execute the committed notebooks again, in place (NOTEBOOK=0
 train: $(READY) ## Train the embedded model again: CORPUS=folder OUT=folder ARGS="--passes file.txt=5 ..."
 	$(if $(and $(CORPUS),$(OUT)),,$(error Say where text and model are: make train CORPUS=folder OUT=folder ARGS=...))
 	$(BIN)/python -m rdlib.train $(CORPUS) $(OUT) $(ARGS)
+
+census: $(READY) ## Measure every tensor of MODEL into OUT (default: build/census; ARGS="--cluster tcp://...")
+	$(if $(MODEL),,$(error Say which model: make census MODEL=folder-or-hub-id OUT=folder))
+	$(BIN)/python -m rdlib.census $(MODEL) $(or $(OUT),build/census) $(ARGS)
 
 # Matrix products sum in one order on every x86 processor that has AVX2.
 checkpoints: export ATEN_CPU_CAPABILITY = avx2

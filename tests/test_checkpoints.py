@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rdlib.checkpoints import (
+from rdlib.checkpoints.package import quantize_by_package
     IN_THE_BOX,
     QuantizedCheckpoint,
     aligned,
@@ -303,3 +304,24 @@ def test_a_bitsandbytes_state_of_an_unknown_kind_is_refused(tmp_path):
 def test_what_is_not_quantized_is_refused():
     with pytest.raises(ValueError, match="not a quantized checkpoint"):
         QuantizedCheckpoint(REFERENCES["model"])
+
+
+@pytest.mark.parametrize(("kind", "double"), [("nf4", False), ("nf4", True), ("fp4", False), ("int8", False)])
+def test_straight_through_the_package(kind, double):
+    """A dense weight matrix by bitsandbytes itself: as close as its bits allow, at the price of its streams."""
+    W = open_checkpoint("embedded").tensor("model.layers.1.mlp.up_proj.weight")
+    packed = quantize_by_package(W, kind, double)
+    wide = W.astype(np.float64)
+    snr = wide.var() / ((wide - packed.weight) ** 2).mean()
+    assert {"nf4": 80, "fp4": 40, "int8": 5000}[kind] < snr
+    rows, columns = W.shape
+    scales = {"nf4": 32 / 64, "fp4": 32 / 64, "int8": 32 / columns}[kind]
+    expected = (8 if kind == "int8" else 4) + scales
+    if double:
+        expected = 4 + 8 / 64 + 32 / (64 * 256) + 32 / W.size
+    assert packed.code.rate == pytest.approx(expected)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="not 'nf3'"):
+        quantize_by_package(np.ones((2, 64), np.float32), "nf3")

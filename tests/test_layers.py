@@ -31,6 +31,10 @@ BELOW: dict[str, set[str]] = {
     "sample": {"models", "network", "texts"},
     "texts": {"models"},
     "checkpoints": {"code", "formats", "models", "quantizers", "weights"},
+    "census": {
+        *("blahut", "code", "formats", "histogram", "measure", "models"),
+        *("plot", "quantizers", "statistics", "theory", "weights"),
+    },
     "producers": set(),
     "windows": {"texts"},
     "network": {"models", "weights"},
