@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rdlib.checkpoints import (
-from rdlib.checkpoints.package import quantize_by_package
     IN_THE_BOX,
     QuantizedCheckpoint,
     aligned,
@@ -19,6 +18,7 @@ from rdlib.checkpoints.package import quantize_by_package
     refuse_other_model,
     unfold_awq,
 )
+from rdlib.checkpoints.package import quantize_by_package
 from rdlib.code import Code
 from rdlib.models import ASSETS, Checkpoint, open_checkpoint
 

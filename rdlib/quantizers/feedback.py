@@ -82,8 +82,10 @@ def feed_forward(
             j = min(i + width, stop)
             target = rest[:, i:j] - errors[:, : i - start] @ U[start:i, i:j]
             decoded[:, i:j] = quantize(i, target)
-            errors[:, i - start : j - start] = _divided(target - decoded[:, i:j], U[i:j, i:j])
-        rest[:, stop:] -= errors @ U[start:stop, stop:]
+            if j < columns:  # else there is nothing left to feed them to
+                errors[:, i - start : j - start] = _divided(target - decoded[:, i:j], U[i:j, i:j])
+        if stop < columns:
+            rest[:, stop:] -= errors @ U[start:stop, stop:]
     return decoded
 
 
