@@ -179,22 +179,18 @@ def _lloyd(histogram: Histogram, levels: np.ndarray, iterations: int = 1000) -> 
     return levels
 
 
-@njit(cache=True)
-def _cell_error(n: np.ndarray, s: np.ndarray, q: np.ndarray, i: int, j: int) -> float:
-    """Σ (w − mean)² over the cells i … j − 1."""
-    mass = n[j] - n[i]
-    total = s[j] - s[i]
-    return max(q[j] - q[i] - total * total / mass, 0.0) if mass > 0 else 0.0
-
-
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _optimal_cuts(n: np.ndarray, s: np.ndarray, q: np.ndarray, levels: int) -> np.ndarray:
-    """cuts[m, j]: where the last of m + 1 cells begins in the best split of the first j values."""
+    """cuts[m, j]: where the last of m + 1 cells begins in the best split of the first j values.
+
+    The last cut of j moves up with j, and with m (Knuth 1971, doi:10.1007/BF00264289): it is searched for
+    between those of the nearest j that are done, and from that of one cell fewer.
+    """
     size = len(n) - 1
     cuts = np.zeros((levels, size + 1), np.int32)
-    best = np.empty(size + 1)
-    for j in range(size + 1):
-        best[j] = _cell_error(n, s, q, 0, j)
+    best = np.zeros(size + 1)  # of one cell: q − s²/n is Σ (w − mean)²
+    for j in range(1, size + 1):
+        best[j] = q[j] - s[j] * s[j] / n[j]
     stack = np.empty((64, 4), np.int64)  # spans of j, and of the cuts that they may have
     for m in range(1, levels):
         new = np.zeros(size + 1)
@@ -206,9 +202,12 @@ def _optimal_cuts(n: np.ndarray, s: np.ndarray, q: np.ndarray, levels: int) -> n
             if low > high:
                 continue
             j = (low + high) // 2
-            least, cut = np.inf, first
-            for i in range(first, min(last, j - 1) + 1):
-                error = best[i] + _cell_error(n, s, q, i, j)
+            end = min(last, j - 1)
+            begin = min(max(first, cuts[m - 1, j]), end)
+            least, cut = np.inf, begin
+            for i in range(begin, end + 1):
+                mass, total = n[j] - n[i], s[j] - s[i]  # no mass: counts too small beside those before them
+                error = best[i] + (q[j] - q[i] - total * total / mass if mass > 0 else 0.0)
                 if error < least:
                     least, cut = error, i
             new[j], cuts[m, j] = least, cut

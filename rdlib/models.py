@@ -66,7 +66,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).absolute()  # "." has no name
-        self._file_of = _files_by_tensor(self.folder)
+        self.file_of = _files_by_tensor(self.folder)
 
     @cached_property
     def config(self) -> dict:
@@ -83,12 +83,12 @@ class Checkpoint:
             raise ValueError(f"config.json of {self.folder.name} is not a JSON object: {error}.") from None
 
     def __contains__(self, name: str) -> bool:
-        return name in self._file_of
+        return name in self.file_of
 
     @property
     def names(self) -> list[str]:
         """All tensors of the checkpoint."""
-        return sorted(self._file_of)
+        return sorted(self.file_of)
 
     @cached_property
     def weights(self) -> list[Weight]:
@@ -158,19 +158,19 @@ class Checkpoint:
     def sha256(self) -> str:
         """Hash of all safetensors files in the order of their names."""
         digest = hashlib.sha256()
-        for file in sorted(set(self._file_of.values())):
+        for file in sorted(set(self.file_of.values())):
             with open(self.folder / file, "rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
 
     def _refuse_unknown(self, name: str) -> None:
-        if name not in self._file_of:
+        if name not in self.file_of:
             raise ValueError(f"{self.folder.name} has no tensor {name!r}.")
 
     def _open(self, name: str) -> tuple:
         """The open file of a tensor, and the tensor as safetensors describes it before it is read."""
-        file = self._file_of[name]
+        file = self.file_of[name]
         handle = _open_safetensors(self.folder / file)
         try:
             return handle, handle.get_slice(name)

@@ -1,0 +1,7 @@
+"""Rate and distortion of every tensor of a checkpoint, however large, without ever loading the model."""
+
+from rdlib.census.page import html
+from rdlib.census.run import census
+from rdlib.census.tensors import Stored, stored_tensors
+
+__all__ = ["Stored", "census", "html", "stored_tensors"]

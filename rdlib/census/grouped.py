@@ -1,0 +1,234 @@
+"""Quantizers with a scale for each row or group: the squared errors of all of them in one pass over the weights.
+
+Each row is widened to float32 once.  While the weights of a group are in the cache, they are rounded to
+2¹ … 2⁸ levels for every size of group; nothing but the sums of the errors is written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import overload
+
+from rdlib.census.tensors import row_blocks, widened
+from rdlib.formats import Fixed
+from rdlib.measure import measure
+from rdlib.quantizers import FP4, NF4, PerChannel, PerGroup, Quantizer, Uniform
+from rdlib.quantizers.granularity import Granularity
+from rdlib.weights import BFLOAT16, as_float32
+
+GRANULARITIES: tuple[Granularity, ...] = (
+    PerChannel(),
+    PerGroup(size=128),
+    PerGroup(size=64),
+    PerGroup(size=32),
+)
+TABLES = (NF4(), FP4())
+SMALL = 1 << 16  # so few weights are measured one method at a time: errors of float32 would not average out
+PART = 512  # weights whose squared errors are added in float32, before they are added in float64
+CHUNK = 1 << 14  # weights that a thread takes at once where rows do not matter
+ANY_ORDER = {"nsz", "nnan", "reassoc", "contract"}  # sums of finite numbers, many at once
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """What one pass over a matrix finds.
+
+    Args:
+        points: method, bits, rate, side_rate, mse: one row for every method and rate.
+        row_powers: E[w²] of every row, (out,).
+    """
+
+    points: list[dict]
+    row_powers: np.ndarray
+
+
+def grouped_points(W: np.ndarray, bits: range = range(1, 9)) -> Grouped:
+    """Uniform quantizers per row and per group of 128, 64 and 32, and NF4 and FP4 in blocks of 64.
+
+    Args:
+        W: (out, in), finite, of any type of :data:`rdlib.census.tensors.DTYPES`.
+        bits: of the uniform quantizers.
+
+    Raises:
+        ValueError: a scale does not fit float16.
+    """
+    quantizers = [Uniform(b, granularity=g) for g in GRANULARITIES for b in bits] + list(TABLES)
+    widths = np.array([max(g.width(W.shape[1]), 1) for g in GRANULARITIES])
+    levels, middles = np.array([1 << b for b in bits]), [np.unique(q.table) for q in TABLES]
+    uniform, tables, powers = np.zeros((len(widths), len(bits))), np.zeros(len(TABLES)), [np.empty(0)]
+    for block in row_blocks(W, rows=64):  # so that blocks of 64 weights end with it
+        rows = block.view(np.uint16) if block.dtype == BFLOAT16 else as_float32(widened(block))
+        errors, peaks, squares = uniform_errors(rows, widths, levels)
+        if peaks.size and peaks.max() > np.finfo(np.float16).max:
+            raise ValueError(f"{peaks.max():.3g} does not fit float16: choose another format for the scales.")
+        uniform += errors.sum(axis=0)
+        powers.append(squares / max(W.shape[1], 1))
+        flat = np.ascontiguousarray(rows).ravel()
+        tables += [table_errors(flat, t, q.size).sum() for t, q in zip(middles, TABLES, strict=True)]
+    row_powers = np.concatenate(powers)
+    if W.size <= SMALL:
+        return Grouped([measured(W, quantizer) for quantizer in quantizers], row_powers)
+    sums = [*uniform.ravel(), *tables]
+    return Grouped([_point(W, q, e) for q, e in zip(quantizers, sums, strict=True)], row_powers)
+
+
+def measured(W: np.ndarray, quantizer: Quantizer) -> dict:
+    """What :func:`rdlib.measure.measure` says, as a row."""
+    point = measure(widened(W), quantizer)
+    return {key: getattr(point, key) for key in ("method", "bits", "rate", "side_rate", "mse")}
+
+
+def _point(W: np.ndarray, quantizer: Quantizer, error: float) -> dict:
+    """One row from the sum of the squared errors."""
+    if isinstance(quantizer, Uniform):
+        levels, side = (
+            quantizer.levels,
+            16 * len(W) * -(-W.shape[1] // quantizer.granularity.width(W.shape[1])),
+        )
+    else:
+        levels, side = 16, 32 * -(-W.size // quantizer.size)
+    payload = Fixed(levels).bits(np.broadcast_to(np.uint8(0), (W.size,)))
+    return {
+        "method": quantizer.method,
+        "bits": quantizer.bits,
+        "rate": (payload + side) / W.size,
+        "side_rate": side / W.size,
+        "mse": float(error / W.size),
+    }
+
+
+def _widen(row: np.ndarray, wide: np.ndarray) -> None:
+    """Copy a row of float32, or of bit patterns of bfloat16, into one of float32."""
+    raise NotImplementedError("This runs in compiled code only.")
+
+
+@overload(_widen)
+def _(row: np.ndarray, wide: np.ndarray) -> Callable:
+    def bfloat16(row: np.ndarray, wide: np.ndarray) -> Callable:
+        bits = wide.view(np.uint32)
+        for j in range(len(row)):
+            bits[j] = np.uint32(row[j]) << np.uint32(16)
+
+    def float32(row: np.ndarray, wide: np.ndarray) -> Callable:
+        wide[:] = row
+
+    return bfloat16 if row.dtype == types.uint16 else float32
+
+
+@njit(parallel=True, cache=True)
+def uniform_errors(
+    rows: np.ndarray, widths: np.ndarray, levels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Σ (w − ŵ)² of every row for every width of group and number of levels, as :class:`rdlib.quantizers.Uniform`.
+
+    Args:
+        rows: (out, in) float32, or uint16: bit patterns of bfloat16.
+        widths: of the groups.
+        levels: L each.
+
+    Returns:
+        The sums, (out, len(widths), len(levels)); the largest |w| of each row; Σ w² of each row.
+    """
+    sums = np.zeros((len(rows), len(widths), len(levels)))
+    peaks, squares = np.zeros(len(rows), np.float32), np.zeros(len(rows))
+    for i in prange(len(rows)):
+        row = np.empty(rows.shape[1], np.float32)
+        _widen(rows[i], row)
+        peaks[i], squares[i] = _peak(row), _power(row)
+        for g in range(len(widths)):
+            for begin in range(0, len(row), widths[g]):
+                group = row[begin : begin + widths[g]]
+                scale = rounded_to_float16(_peak(group))
+                for k in range(len(levels)):
+                    sums[i, g, k] += _uniform_error(group, scale, np.float32(levels[k] - 1))
+    return sums, peaks, squares
+
+
+@njit(cache=True)
+def _uniform_error(group: np.ndarray, scale: np.float32, last: np.float32) -> float:
+    """Σ (w − ŵ)² with last + 1 even levels from −scale to scale."""
+    if scale == 0:
+        return _power(group)
+    steps = last / (np.float32(2) * scale)  # per unit of w
+    total = 0.0
+    for begin in range(0, len(group), PART):
+        total += _rounding_error(group[begin : begin + PART], steps, np.float32(0.5) * last, last)
+    return total / np.float64(steps) ** 2
+
+
+@njit(cache=True, fastmath=ANY_ORDER)
+def _rounding_error(w: np.ndarray, steps: np.float32, zero: np.float32, last: np.float32) -> np.float32:
+    """Σ (x − q)², x = w · steps + zero and q the nearest of 0 … last."""
+    total = np.float32(0)
+    for j in range(len(w)):
+        x = w[j] * steps + zero
+        q = min(max(np.floor(x + np.float32(0.5)), np.float32(0)), last)
+        total += (x - q) * (x - q)
+    return total
+
+
+@njit(cache=True)
+def rounded_to_float16(x: np.float32) -> np.float32:
+    """The float16 nearest to x ≥ 0, the even one of two, as a float32."""
+    if x < np.float32(2.0**-14):  # where float16 has even steps
+        return np.float32(np.rint(x * np.float32(2.0**24)) * np.float32(2.0**-24))
+    bits = np.float32(x).view(np.uint32)
+    bits = (bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)
+    return np.uint32(bits).view(np.float32)
+
+
+@njit(cache=True, fastmath=ANY_ORDER)
+def _peak(w: np.ndarray) -> np.float32:
+    """The largest |w|."""
+    peak = np.float32(0)
+    for j in range(len(w)):
+        peak = max(peak, abs(w[j]))
+    return peak
+
+
+@njit(cache=True, fastmath=ANY_ORDER)
+def _power(w: np.ndarray) -> float:
+    """Σ w²."""
+    total = 0.0
+    for j in range(len(w)):
+        total += np.float64(w[j]) * np.float64(w[j])
+    return total
+
+
+@njit(parallel=True, cache=True)
+def table_errors(flat: np.ndarray, table: np.ndarray, size: int) -> np.ndarray:
+    """Σ (w − ŵ)² of every ``CHUNK`` weights, ŵ the nearest of max |w| · table in blocks of ``size``.
+
+    Args:
+        flat: float32, or uint16: bit patterns of bfloat16.
+        table: rising float32 levels in [−1, 1].
+        size: of a block; divides ``CHUNK``.
+    """
+    sums = np.zeros(-(-len(flat) // CHUNK))
+    middles = (table[1:] + table[:-1]) / np.float32(2)
+    for p in prange(len(sums)):
+        wide = np.empty(min(CHUNK, len(flat) - p * CHUNK), np.float32)
+        _widen(flat[p * CHUNK : p * CHUNK + len(wide)], wide)
+        near = np.empty(size, np.float32)
+        for begin in range(0, len(wide), size):
+            sums[p] += _table_error(wide[begin : begin + size], table, middles, near)
+    return sums
+
+
+@njit(cache=True, fastmath=ANY_ORDER)
+def _table_error(block: np.ndarray, table: np.ndarray, middles: np.ndarray, near: np.ndarray) -> float:
+    """The same of one block, which is scaled to [−1, 1] in place; ``near`` is room for its levels."""
+    peak, total = _peak(block), np.float32(0)
+    if peak == 0:
+        return 0.0
+    for j in range(len(block)):
+        block[j] /= peak
+        near[j] = table[0]
+    for k in range(len(middles)):
+        for j in range(len(block)):
+            near[j] = table[k + 1] if block[j] > middles[k] else near[j]
+    for j in range(len(block)):
+        total += (block[j] - near[j]) * (block[j] - near[j])
+    return np.float64(total) * np.float64(peak) ** 2

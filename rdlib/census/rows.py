@@ -1,0 +1,118 @@
+"""One tensor in, its rows of the census out."""
+
+import numpy as np
+from numba import get_num_threads, set_num_threads
+
+from rdlib.blahut import blahut_arimoto
+from rdlib.census.grouped import grouped_points, measured
+from rdlib.census.scalar import METHODS, scalar_points
+from rdlib.census.tensors import Stored, histogram_of
+from rdlib.histogram import Histogram
+from rdlib.measure import sqnr_db
+from rdlib.quantizers import EcsqCentroid
+from rdlib.statistics import gain_bits, spread_db
+from rdlib.theory import differential_entropy, gaussian_rate, shannon_rate
+
+SCHEMA: dict[str, str] = {
+    "name": "of the tensor in the checkpoint",
+    "layer": "0 …, or −1 for what belongs to no layer",
+    "group": "q, k, v, o, gate, up, down, embed, lm_head, or other",
+    "rows": "out",
+    "columns": "in",
+    "weights": "rows · columns",
+    "dtype": "as safetensors names it",
+    "error": "why the tensor was left out; then all that follows is missing",
+    "mean": "E[w]",
+    "sigma": "σ, standard deviation of the weights",
+    "kurtosis": "E[(w − μ)⁴]/σ⁴: 3 for a Gaussian",
+    "peak": "max |w| / σ",
+    "entropy": "H(w) of the stored values, bits",
+    "distinct": "how many values occur",
+    "row_spread_db": "standard deviation over rows of their power, dB",
+    "row_gain_bits": "½·log₂(arithmetic / geometric mean of the row powers)",
+    "method": "name of the quantizer",
+    "bits": "its nominal rate",
+    "rate": "bits per weight, everything counted",
+    "side_rate": "the part of it that is not the payload",
+    "mse": "D = E[(w − ŵ)²]",
+    "nmse": "D / σ²",
+    "sqnr_db": "10·log₁₀(E[w²] / D)",
+    "gaussian_gap": "rate − ½·log₂(σ²/D): bits above the R(D) of a Gaussian of this variance",
+    "shannon_gap": "rate − (h(w) − ½·log₂(2πe·D)): bits above the Shannon lower bound",
+    "blahut_gap": "rate − R(D) of the weights themselves (certified lower bound), bits; only on request",
+}
+
+
+def tensor_rows(tensor: Stored, grouped: bool = True, blahut: bool = False, coded: bool = True) -> list[dict]:
+    """All rows of one tensor, with the keys of ``SCHEMA``; one row that says why, where it cannot be analysed.
+
+    Args:
+        tensor: to be read.
+        grouped: whether methods with a scale per row or group are measured as well.
+        blahut: whether the rate–distortion function of the weights themselves is computed.
+        coded: whether indices are really entropy-coded; their price is the ideal length otherwise.
+    """
+    place = {key: getattr(tensor, key) for key in ("name", "layer", "group", "dtype")}
+    rows, columns = tensor.matrix_shape
+    place |= {"rows": rows, "columns": columns, "weights": rows * columns}
+    threads = get_num_threads()
+    set_num_threads(1)  # tensors run side by side already
+    try:
+        found = _measured(tensor.matrix(), grouped, blahut, coded)
+    except ValueError as error:
+        found = [{"error": str(error)}]
+    finally:
+        set_num_threads(threads)
+    return [{key: (place | row).get(key) for key in SCHEMA} for row in found]
+
+
+def _measured(W: np.ndarray, grouped: bool, blahut: bool, coded: bool) -> list[dict]:
+    histogram = histogram_of(W)
+    tensor, points = moments(histogram), scalar_points(histogram)
+    if coded:
+        points = [_coded(W, point) for point in points]
+    if grouped:
+        found = grouped_points(W)
+        points += found.points
+        tensor |= {
+            "row_spread_db": spread_db(found.row_powers),
+            "row_gain_bits": gain_bits(found.row_powers),
+        }
+    curve = blahut_arimoto(histogram.values, histogram.counts) if blahut else None
+    h = differential_entropy(histogram.values, histogram.counts)
+    rows = [tensor | point | gaps(point, histogram, h) for point in points]
+    if curve is not None:
+        for row in rows:
+            row["blahut_gap"] = float(row["rate"] - curve.rate_lower(row["mse"]))
+    return rows
+
+
+def _coded(W: np.ndarray, point: dict) -> dict:
+    """The same point with the length of a real file, where its index is entropy-coded."""
+    method = next((m for m in METHODS if m.method == point["method"] and isinstance(m, EcsqCentroid)), None)
+    return measured(W, method.at(point["bits"])) if method else point
+
+
+def moments(histogram: Histogram) -> dict[str, float]:
+    """Columns of the tensor that follow from its histogram."""
+    sigma = histogram.variance**0.5
+    return {
+        "mean": histogram.mean,
+        "sigma": sigma,
+        "kurtosis": histogram.kurtosis,
+        "peak": histogram.largest / sigma if sigma else float("nan"),
+        "entropy": histogram.entropy,
+        "distinct": len(histogram.values),
+    }
+
+
+def gaps(point: dict, histogram: Histogram, h: float) -> dict[str, float]:
+    """Distortion in its usual units, and how far the point is from both bounds; NaN where D = 0."""
+    D, variance = point["mse"], histogram.variance
+    lossless = D == 0
+    return {
+        "nmse": D / variance if variance else 0.0 if lossless else float("inf"),
+        "sqnr_db": sqnr_db(D, histogram.power),
+        "gaussian_gap": float("nan") if lossless else float(point["rate"] - gaussian_rate(D, variance)),
+        "shannon_gap": float("nan") if lossless else float(point["rate"] - shannon_rate(D, h)),
+    }

@@ -1,0 +1,105 @@
+"""The census of a checkpoint: tensors side by side, each one's rows kept as soon as they are there."""
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import joblib
+import pandas as pd
+from tqdm import tqdm
+
+from rdlib.census.page import html
+from rdlib.census.rows import SCHEMA, tensor_rows
+from rdlib.census.tensors import Stored, stored_tensors
+from rdlib.models import find_model
+
+CODED = 1 << 23  # the indices of so many weights in all are coded for real
+LAYOUT = 2  # raised when the rows of a tensor change, so that parts of earlier versions are not taken for new
+
+
+def census(
+    model: str | Path, out: str | Path, grouped: bool = True, blahut: bool = False, jobs: int = -1
+) -> Path:
+    """Rate and distortion of every tensor of a checkpoint as ``census.parquet``, and ``census.html``.
+
+    Tensors are shared out by joblib: over local processes, or over whatever backend the caller has chosen
+    (``with joblib.parallel_config("dask"): …``).  The rows of a tensor are kept in ``out/parts`` when they are
+    there, whole or not at all; a run that was killed goes on from there and ends with the same bytes.
+
+    Args:
+        model: ``"embedded"``, a local folder, or a hub id.
+        out: folder for the results.
+        grouped: whether methods with a scale per row or group are measured as well.
+        blahut: whether the rate–distortion function of the weights themselves is computed.
+        jobs: processes; −1 for one a core.
+
+    Returns:
+        The Parquet file: one row a tensor and point, columns :data:`rdlib.census.rows.SCHEMA`.
+
+    Raises:
+        ValueError: there is no such model, a shard is missing or cut short.
+        OSError: the results cannot be written; the parts that are there are whole.
+    """
+    tensors, parts = stored_tensors(find_model(model)), Path(out) / "parts"
+    settings = (grouped, blahut, sum(math.prod(t.shape) for t in tensors) <= CODED)
+    parts.mkdir(parents=True, exist_ok=True)
+    place = {t: parts / f"{_key(t, *settings)}.json" for t in tensors}
+    todo = sorted((t for t in tensors if not place[t].exists()), key=lambda t: -t.nbytes)
+    work = (joblib.delayed(_named_rows)(t, *settings) for t in todo)
+    by_name = {t.name: t for t in tensors}
+    total, done = sum(t.nbytes for t in tensors), sum(t.nbytes for t in tensors if t not in set(todo))
+    with tqdm(total=total, initial=done, unit="B", unit_scale=True, desc="census") as bar:
+        for name, rows in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
+            write(place[by_name[name]], json.dumps(rows).encode())
+            bar.update(by_name[name].nbytes)
+    frame = merged([place[t] for t in tensors])
+    file = Path(out) / "census.parquet"
+    write(file, frame.to_parquet(index=False))
+    write(Path(out) / "census.html", html(frame, str(model)).encode())
+    return file
+
+
+def _named_rows(tensor: Stored, *settings: bool) -> tuple[str, list[dict]]:
+    return tensor.name, tensor_rows(tensor, *settings)
+
+
+def _key(tensor: Stored, *settings: bool) -> str:
+    """What the rows of a tensor depend on, as a file name; of the file its size and time, not all its bytes."""
+    file = tensor.file.stat()
+    where = asdict(tensor) | {"file": [tensor.file.name, file.st_size, file.st_mtime_ns]}
+    text = json.dumps([LAYOUT, where, *settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def merged(parts: list[Path]) -> pd.DataFrame:
+    """The parts in this order as one table with the columns of ``SCHEMA``."""
+    rows = [row for part in parts for row in json.loads(part.read_bytes())]
+    frame = pd.DataFrame(rows, columns=list(SCHEMA))
+    text = ["name", "group", "dtype", "error", "method"]
+    whole = ["layer", "rows", "columns", "weights"]
+    numbers = [column for column in SCHEMA if column not in text + whole]
+    types = dict.fromkeys(text, "string") | dict.fromkeys(whole, "int64") | dict.fromkeys(numbers, "float64")
+    return frame.astype(types)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the message names it.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            f"{path} cannot be written ({error.strerror}): make room and run again; finished tensors are kept."
+        ) from error
