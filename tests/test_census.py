@@ -18,7 +18,7 @@ from random_checkpoint import write_checkpoint
 from safetensors.numpy import save_file
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.census import census, run, stored_tensors, tensors
+from rdlib.census import census, run, sampled, stored_tensors, tensors
 from rdlib.census.grouped import GRANULARITIES, TABLES, rounded_to_float16
 from rdlib.census.rows import SCHEMA, tensor_rows
 from rdlib.census.scalar import METHODS
@@ -119,6 +119,14 @@ def test_bounds_hold_on_a_gaussian(tmp_path):
     rows = table_of(folder_of(tmp_path, {"w": gaussian((64, 256), ml_dtypes.bfloat16)}), blahut=True)
     assert (rows[["gaussian_gap", "blahut_gap"]].min() > 0).all()
     assert set(rows.columns) == set(SCHEMA)
+
+
+def test_slower_methods_are_measured_on_some_rows(tmp_path):
+    W = gaussian((48, 64), ml_dtypes.bfloat16)
+    rows = table_of(folder_of(tmp_path, {"w": W}), grouped=False, sample=16).dropna(subset="sampled_rows")
+    assert (rows.sampled_rows == 16).all() and (rows.gaussian_gap > -0.1).all()
+    point, row = measure(W[::3], sampled.METHODS[0]), rows.iloc[0]
+    assert (row.method, row.rate, row.mse) == (point.method, point.rate, point.mse)
 
 
 def test_optimum_is_not_beaten_by_other_levels(tmp_path):

@@ -18,12 +18,13 @@ def main() -> None:
     parser.add_argument("out", help="folder for census.parquet, census.html and the parts")
     parser.add_argument("--scalar", action="store_true", help="only what follows from the histograms")
     parser.add_argument("--blahut", action="store_true", help="also R(D) of the weights themselves")
+    parser.add_argument("--sample", type=int, default=0, help="also trellises and lattices, on so many rows")
     parser.add_argument("--jobs", type=int, default=-1, help="local processes (default: one a core)")
     parser.add_argument("--cluster", help="address of a Dask scheduler, like tcp://host:8786")
     given = parser.parse_args()
     try:
         with backend(given.cluster):
-            file = census(given.model, given.out, not given.scalar, given.blahut, given.jobs)
+            file = census(given.model, given.out, not given.scalar, given.blahut, given.sample, given.jobs)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

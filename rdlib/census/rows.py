@@ -5,8 +5,9 @@ from numba import get_num_threads, set_num_threads
 
 from rdlib.blahut import blahut_arimoto
 from rdlib.census.grouped import grouped_points, measured
+from rdlib.census.sampled import sampled_points, some_rows
 from rdlib.census.scalar import METHODS, scalar_points
-from rdlib.census.tensors import Stored, histogram_of
+from rdlib.census.tensors import Stored, histogram_of, widened
 from rdlib.histogram import Histogram
 from rdlib.measure import sqnr_db
 from rdlib.quantizers import EcsqCentroid
@@ -33,6 +34,7 @@ SCHEMA: dict[str, str] = {
     "method": "name of the quantizer",
     "bits": "its nominal rate",
     "rate": "bits per weight, everything counted",
+    "sampled_rows": "how many rows the point was measured on, evenly spaced; missing where it was all of them",
     "side_rate": "the part of it that is not the payload",
     "mse": "D = E[(w − ŵ)²]",
     "nmse": "D / σ²",
@@ -43,13 +45,16 @@ SCHEMA: dict[str, str] = {
 }
 
 
-def tensor_rows(tensor: Stored, grouped: bool = True, blahut: bool = False, coded: bool = True) -> list[dict]:
+def tensor_rows(
+    tensor: Stored, grouped: bool = True, blahut: bool = False, sample: int = 0, coded: bool = True
+) -> list[dict]:
     """All rows of one tensor, with the keys of ``SCHEMA``; one row that says why, where it cannot be analysed.
 
     Args:
         tensor: to be read.
         grouped: whether methods with a scale per row or group are measured as well.
         blahut: whether the rate–distortion function of the weights themselves is computed.
+        sample: rows that trellises and lattices are measured on as well.
         coded: whether indices are really entropy-coded; their price is the ideal length otherwise.
     """
     place = {key: getattr(tensor, key) for key in ("name", "layer", "group", "dtype")}
@@ -58,7 +63,7 @@ def tensor_rows(tensor: Stored, grouped: bool = True, blahut: bool = False, code
     threads = get_num_threads()
     set_num_threads(1)  # tensors run side by side already
     try:
-        found = _measured(tensor.matrix(), grouped, blahut, coded)
+        found = _measured(tensor.matrix(), grouped, blahut, sample, coded)
     except ValueError as error:
         found = [{"error": str(error)}]
     finally:
@@ -66,7 +71,7 @@ def tensor_rows(tensor: Stored, grouped: bool = True, blahut: bool = False, code
     return [{key: (place | row).get(key) for key in SCHEMA} for row in found]
 
 
-def _measured(W: np.ndarray, grouped: bool, blahut: bool, coded: bool) -> list[dict]:
+def _measured(W: np.ndarray, grouped: bool, blahut: bool, sample: int, coded: bool) -> list[dict]:
     histogram = histogram_of(W)
     tensor, points = moments(histogram), scalar_points(histogram)
     if coded:
@@ -84,7 +89,15 @@ def _measured(W: np.ndarray, grouped: bool, blahut: bool, coded: bool) -> list[d
     if curve is not None:
         for row in rows:
             row["blahut_gap"] = float(row["rate"] - curve.rate_lower(row["mse"]))
-    return rows
+    return rows + (_sampled(widened(some_rows(W, sample)), tensor) if sample else [])
+
+
+def _sampled(W: np.ndarray, tensor: dict) -> list[dict]:
+    """Rows of what takes too long on a whole matrix; D is set against the variance of the rows that it is of."""
+    histogram = Histogram.of(W)
+    h = differential_entropy(histogram.values, histogram.counts)
+    size = {"sampled_rows": len(W)}
+    return [tensor | size | point | gaps(point, histogram, h) for point in sampled_points(W)]
 
 
 def _coded(W: np.ndarray, point: dict) -> dict:

@@ -21,7 +21,12 @@ LAYOUT = 2  # raised when the rows of a tensor change, so that parts of earlier 
 
 
 def census(
-    model: str | Path, out: str | Path, grouped: bool = True, blahut: bool = False, jobs: int = -1
+    model: str | Path,
+    out: str | Path,
+    grouped: bool = True,
+    blahut: bool = False,
+    sample: int = 0,
+    jobs: int = -1,
 ) -> Path:
     """Rate and distortion of every tensor of a checkpoint as ``census.parquet``, and ``census.html``.
 
@@ -34,6 +39,7 @@ def census(
         out: folder for the results.
         grouped: whether methods with a scale per row or group are measured as well.
         blahut: whether the rate–distortion function of the weights themselves is computed.
+        sample: rows of each tensor that trellises and lattices are measured on as well; they are slow.
         jobs: processes; −1 for one a core.
 
     Returns:
@@ -44,7 +50,7 @@ def census(
         OSError: the results cannot be written; the parts that are there are whole.
     """
     tensors, parts = stored_tensors(find_model(model)), Path(out) / "parts"
-    settings = (grouped, blahut, sum(math.prod(t.shape) for t in tensors) <= CODED)
+    settings = (grouped, blahut, sample, sum(math.prod(t.shape) for t in tensors) <= CODED)
     parts.mkdir(parents=True, exist_ok=True)
     place = {t: parts / f"{_key(t, *settings)}.json" for t in tensors}
     todo = sorted((t for t in tensors if not place[t].exists()), key=lambda t: -t.nbytes)
@@ -62,11 +68,11 @@ def census(
     return file
 
 
-def _named_rows(tensor: Stored, *settings: bool) -> tuple[str, list[dict]]:
+def _named_rows(tensor: Stored, *settings: int) -> tuple[str, list[dict]]:
     return tensor.name, tensor_rows(tensor, *settings)
 
 
-def _key(tensor: Stored, *settings: bool) -> str:
+def _key(tensor: Stored, *settings: int) -> str:
     """What the rows of a tensor depend on, as a file name; of the file its size and time, not all its bytes."""
     file = tensor.file.stat()
     where = asdict(tensor) | {"file": [tensor.file.name, file.st_size, file.st_mtime_ns]}

@@ -1,0 +1,23 @@
+"""The slower methods on some rows of a matrix: trellises and lattices, which no histogram can stand for."""
+
+import numpy as np
+
+from rdlib.census.grouped import measured
+from rdlib.quantizers import E8, E8P, BitshiftTrellis, EntropyCodedTrellis, LatticeCoded, Quantizer
+
+METHODS: tuple[Quantizer, ...] = (
+    E8P(),
+    *(BitshiftTrellis(bits) for bits in (2, 3, 4)),
+    *(LatticeCoded(bits, E8) for bits in (2, 3, 4)),
+    *(EntropyCodedTrellis(bits) for bits in (2, 3, 4)),
+)
+
+
+def some_rows(W: np.ndarray, rows: int) -> np.ndarray:
+    """At most so many rows of W, evenly spaced from the first."""
+    return W[:: max(-(-len(W) // rows), 1)]
+
+
+def sampled_points(W: np.ndarray) -> list[dict]:
+    """Method, bits, rate, side_rate and mse of every quantizer in ``METHODS`` on these rows."""
+    return [measured(W, quantizer) for quantizer in METHODS]
