@@ -27,6 +27,7 @@ GRANULARITIES: tuple[Granularity, ...] = (
 TABLES = (NF4(), FP4())
 SMALL = 1 << 16  # so few weights are measured one method at a time: errors of float32 would not average out
 PART = 512  # weights whose squared errors are added in float32, before they are added in float64
+CELLS = 1 << 10  # of [−1, 1], each leading to a level near it
 CHUNK = 1 << 14  # weights that a thread takes at once where rows do not matter
 ANY_ORDER = {"nsz", "nnan", "reassoc", "contract"}  # sums of finite numbers, many at once
 
@@ -134,38 +135,51 @@ def uniform_errors(
     sums = np.zeros((len(rows), len(widths), len(levels)))
     peaks, squares = np.zeros(len(rows), np.float32), np.zeros(len(rows))
     for i in prange(len(rows)):
-        row = np.empty(rows.shape[1], np.float32)
+        row, unit = np.empty(rows.shape[1], np.float32), np.empty(rows.shape[1], np.float32)
+        power = np.empty(rows.shape[1], np.float32)
         _widen(rows[i], row)
         peaks[i], squares[i] = _peak(row), _power(row)
         for g in range(len(widths)):
-            for begin in range(0, len(row), widths[g]):
-                group = row[begin : begin + widths[g]]
-                scale = rounded_to_float16(_peak(group))
-                for k in range(len(levels)):
-                    sums[i, g, k] += _uniform_error(group, scale, np.float32(levels[k] - 1))
+            lost = _normalise(row, widths[g], unit, power)
+            for k in range(len(levels)):
+                sums[i, g, k] = lost + _uniform_error(unit, power, np.float32(levels[k] - 1))
     return sums, peaks, squares
 
 
-@njit(cache=True)
-def _uniform_error(group: np.ndarray, scale: np.float32, last: np.float32) -> float:
-    """Σ (w − ŵ)² with last + 1 even levels from −scale to scale."""
-    if scale == 0:
-        return _power(group)
-    steps = last / (np.float32(2) * scale)  # per unit of w
+@njit(cache=True, error_model="numpy")
+def _normalise(row: np.ndarray, width: int, unit: np.ndarray, power: np.ndarray) -> float:
+    """Fill in w / s and s² of every weight, s the float16 scale of its group; return Σ w² where s = 0."""
+    lost = 0.0
+    for begin in range(0, len(row), width):
+        group = row[begin : begin + width]
+        scale = rounded_to_float16(_peak(group))
+        if scale == 0:
+            lost += _power(group)
+        inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
+        for j in range(begin, begin + len(group)):
+            unit[j], power[j] = row[j] * inverse, scale * scale
+    return lost
+
+
+@njit(cache=True, error_model="numpy")
+def _uniform_error(unit: np.ndarray, power: np.ndarray, last: np.float32) -> float:
+    """Σ (w − ŵ)² with last + 1 even levels from −s to s, from w / s and s²."""
     total = 0.0
-    for begin in range(0, len(group), PART):
-        total += _rounding_error(group[begin : begin + PART], steps, np.float32(0.5) * last, last)
-    return total / np.float64(steps) ** 2
+    for begin in range(0, len(unit), PART):
+        total += _rounding_error(
+            unit[begin : begin + PART], power[begin : begin + PART], last / np.float32(2)
+        )
+    return total * (2 / np.float64(last)) ** 2
 
 
 @njit(cache=True, fastmath=ANY_ORDER)
-def _rounding_error(w: np.ndarray, steps: np.float32, zero: np.float32, last: np.float32) -> np.float32:
-    """Σ (x − q)², x = w · steps + zero and q the nearest of 0 … last."""
+def _rounding_error(unit: np.ndarray, power: np.ndarray, half: np.float32) -> np.float32:
+    """Σ s²·(x − q)², x = (w/s + 1)·half and q the nearest of 0 … 2·half."""
     total = np.float32(0)
-    for j in range(len(w)):
-        x = w[j] * steps + zero
-        q = min(max(np.floor(x + np.float32(0.5)), np.float32(0)), last)
-        total += (x - q) * (x - q)
+    for j in range(len(unit)):
+        x = unit[j] * half + half
+        q = min(max(np.floor(x + np.float32(0.5)), np.float32(0)), half + half)
+        total += (x - q) * (x - q) * power[j]
     return total
 
 
@@ -197,38 +211,42 @@ def _power(w: np.ndarray) -> float:
     return total
 
 
-@njit(parallel=True, cache=True)
 def table_errors(flat: np.ndarray, table: np.ndarray, size: int) -> np.ndarray:
     """Σ (w − ŵ)² of every ``CHUNK`` weights, ŵ the nearest of max |w| · table in blocks of ``size``.
 
     Args:
         flat: float32, or uint16: bit patterns of bfloat16.
-        table: rising float32 levels in [−1, 1].
+        table: rising float32 levels in [−1, 1], of which no three are within 2 / ``CELLS``.
         size: of a block; divides ``CHUNK``.
     """
+    middles = np.append((table[1:] + table[:-1]) / np.float32(2), np.float32(np.inf))
+    first = np.searchsorted(middles, np.arange(CELLS + 1) * (2 / CELLS) - 1, side="right")
+    return _table_errors(flat, table, middles, np.maximum(first - 1, 0), size)
+
+
+@njit(parallel=True, cache=True)
+def _table_errors(
+    flat: np.ndarray, table: np.ndarray, middles: np.ndarray, first: np.ndarray, size: int
+) -> np.ndarray:
     sums = np.zeros(-(-len(flat) // CHUNK))
-    middles = (table[1:] + table[:-1]) / np.float32(2)
     for p in prange(len(sums)):
         wide = np.empty(min(CHUNK, len(flat) - p * CHUNK), np.float32)
         _widen(flat[p * CHUNK : p * CHUNK + len(wide)], wide)
-        near = np.empty(size, np.float32)
         for begin in range(0, len(wide), size):
-            sums[p] += _table_error(wide[begin : begin + size], table, middles, near)
+            sums[p] += _table_error(wide[begin : begin + size], table, middles, first)
     return sums
 
 
 @njit(cache=True, fastmath=ANY_ORDER)
-def _table_error(block: np.ndarray, table: np.ndarray, middles: np.ndarray, near: np.ndarray) -> float:
-    """The same of one block, which is scaled to [−1, 1] in place; ``near`` is room for its levels."""
+def _table_error(block: np.ndarray, table: np.ndarray, middles: np.ndarray, first: np.ndarray) -> float:
+    """The same of one block.  ``first`` leads from x ∈ [−1, 1] to a level at most two below the nearest."""
     peak, total = _peak(block), np.float32(0)
     if peak == 0:
         return 0.0
     for j in range(len(block)):
-        block[j] /= peak
-        near[j] = table[0]
-    for k in range(len(middles)):
-        for j in range(len(block)):
-            near[j] = table[k + 1] if block[j] > middles[k] else near[j]
-    for j in range(len(block)):
-        total += (block[j] - near[j]) * (block[j] - near[j])
+        x = block[j] / peak
+        k = first[np.uint64((x + np.float32(1)) * np.float32(CELLS / 2))]
+        k += x > middles[k]
+        k += x > middles[k]
+        total += (x - table[k]) * (x - table[k])
     return np.float64(total) * np.float64(peak) ** 2

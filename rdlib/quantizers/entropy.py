@@ -124,10 +124,17 @@ def cells_of(values: np.ndarray, step: float) -> np.ndarray:
     return np.rint(values.astype(np.float64) / (step or 1)).astype(np.int64)
 
 
-def cell_counts(histogram: Histogram, step: float) -> np.ndarray:
-    """How many weights fall into each occupied cell of the grid of step Δ."""
-    cells = cells_of(histogram.values, step)
-    return np.add.reduceat(histogram.counts, np.flatnonzero(np.diff(cells, prepend=cells[0] - 1)))
+@njit(cache=True)
+def grid_entropy(values: np.ndarray, counts: np.ndarray, step: float) -> float:
+    """H(round(w / Δ)) in bits, of distinct values in rising order and how often each occurs."""
+    size, entropy, mass = counts.sum(), 0.0, 0
+    for i in range(len(values)):
+        mass += counts[i]
+        here = np.rint(np.float64(values[i]) / step)
+        if i + 1 == len(values) or np.rint(np.float64(values[i + 1]) / step) != here:  # the cell ends
+            entropy -= mass / size * np.log2(mass / size)
+            mass = 0
+    return entropy
 
 
 def step_of_entropy(histogram: Histogram, bits: float) -> float:
@@ -142,7 +149,7 @@ def step_of_entropy(histogram: Histogram, bits: float) -> float:
     low, high = 2 * histogram.largest / LARGEST_ALPHABET, 2.5 * histogram.largest
     for _ in range(48):
         middle = float(np.sqrt(low * high))
-        if entropy_of(cell_counts(histogram, middle)) >= target:
+        if grid_entropy(histogram.values, histogram.counts, middle) >= target:
             low = middle
         else:
             high = middle
