@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test format lab refresh train census checkpoints clean
+.PHONY: help run compare test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -15,6 +15,10 @@ help: ## Show this list
 
 run: $(READY) ## Run the notebooks of EXPERIMENT (a folder of params/; default: demo) into build/EXPERIMENT
 	@$(BIN)/python -m rdlib.experiment $(EXPERIMENT)
+
+compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
+	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
+	@$(BIN)/python -m rdlib.compare $(A) $(B)
 
 test: $(READY) ## Check the code, run the unit tests, and run every notebook against its committed outputs
 	$(BIN)/ruff check .

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
+
+from rdlib.report import render
 
 experiment = sys.argv[1]
 build = Path("build") / experiment
@@ -28,5 +31,16 @@ for name, sha in hashes.items():
 table = pd.read_parquet(build / "results.parquet")
 if table.empty or len(table) != len(pd.read_csv(build / "results.csv")):
     faults.append("results.csv and results.parquet do not hold the same points, or none")
+
+loads = re.compile(
+    r"""(<(?:script|img|iframe|link)\b[^>]*\s(?:src|href)=["']?(?!data:)[^"'> ]+|@import[^;]*)""", re.I
+)
+for path in [build / "index.html", *(build / f"{name}.html" for name in names)]:
+    found = loads.search(path.read_text()) if path.is_file() else None
+    if not path.is_file() or found:
+        faults.append(f"{path} {f'loads {found[1][:100]}' if found else 'is missing'}")
+index = build / "index.html"
+if index.is_file() and index.read_text() != render(build):
+    faults.append("index.html is not what its folder says")
 
 sys.exit("\n".join(faults) or None)

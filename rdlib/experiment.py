@@ -5,8 +5,9 @@
 An experiment is a folder ``params/<experiment>`` with one YAML file for each notebook to run, named like the
 notebook and holding only the parameters that differ from its defaults (an empty file: none).  The results go
 to ``build/<experiment>``: executed notebooks and their HTML, ``figures``, ``tables``, all points in
-``results.csv`` and ``results.parquet``, and ``manifest.json``.  The same inputs give the same bytes.  What is
-up to date is not run again, and every file appears whole or not at all.
+``results.csv`` and ``results.parquet``, ``manifest.json``, and ``index.html``, a page that shows all of them.
+The same inputs give the same bytes.  What is up to date is not run again, and every file appears whole or not
+at all.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from rdlib import notebook
+from rdlib import notebook, page, report
 from rdlib.parameters import ParameterError, chosen, declared
 
 PACKAGE = Path(__file__).resolve().parent
@@ -98,7 +99,8 @@ def plan(root: Path, experiment: str) -> list[Step]:
 def fingerprint(step: Step) -> str:
     """SHA-256 of everything that a notebook's results depend on: when it stays, so do they."""
     cells = nbformat.read(step.notebook, as_version=4).cells
-    source = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in cells]
+    written = [{key: cell.metadata.get(key) for key in notebook.KEPT} for cell in cells]
+    source = [[cell.cell_type, cell.source, kept] for cell, kept in zip(cells, written, strict=True)]
     return sha256(as_json([source, step.parameters, inputs(step), digest(PACKAGE), python(), packages()]))
 
 
@@ -164,15 +166,15 @@ def commit(root: Path) -> str | None:
 
 
 def run(root: Path, experiment: str) -> Path:
-    """Bring all notebooks of an experiment up to date, then its table of results and its manifest.
+    """Bring all notebooks of an experiment up to date, then its table of results, its manifest and its page.
 
     Returns:
         The folder that holds them.
 
     Raises:
         ParameterError: see :func:`plan`; nothing was run.
-        NotebookFailed: the notebooks before it are done; its own earlier results and the earlier table and
-            manifest are untouched.
+        NotebookFailed: the notebooks before it are done; its own earlier results and the earlier table,
+            manifest and page are untouched.
         Busy: another run has not finished.
     """
     steps = plan(root, experiment)
@@ -180,9 +182,15 @@ def run(root: Path, experiment: str) -> Path:
     digest.cache_clear()
     with alone(build):
         before = {path.stem: read_state(path) for path in (build / "state").glob("*.json")}
-        after = {step.name: run_step(step, build, before.get(step.name, {})) for step in steps}
+        try:
+            after = {step.name: run_step(step, build, before.get(step.name, {})) for step in steps}
+        except notebook.NotebookFailed:
+            if not (build / "manifest.json").exists():  # there is no earlier page: show how far it came
+                report.write(build)
+            raise
         collect(root, experiment, steps, after)
         forget(build, before, after)
+        report.write(build)  # not in the manifest, which it shows
     return build
 
 
@@ -221,7 +229,7 @@ def execute(step: Step, desk: Path) -> tuple[dict[str, bytes], dict | None]:
         pictures = notebook.figures(executed)
         outputs = {
             f"{step.name}.ipynb": notebook.text(executed).encode(),
-            f"{step.name}.html": notebook.html(executed, step.name).encode(),
+            f"{step.name}.html": page.html(executed, step.name).encode(),
             **{f"figures/{step.name}-{name}.png": picture for name, picture in pictures.items()},
             **{f"tables/{path.name}": path.read_bytes() for path in sorted(desk.glob(f"{step.name}*"))},
         }
@@ -306,10 +314,8 @@ def main() -> None:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped. The finished notebooks are kept; the next run goes on from there.")
-    points, pages = len(pd.read_parquet(build / "results.parquet")), len(list(build.glob("*.html")))
-    print(
-        f"Look at {build}: {pages} notebooks as .html and .ipynb, figures/, {points:,} points in results.csv."
-    )
+    points, pages = len(pd.read_parquet(build / "results.parquet")), len(list(build.glob("[0-9]*.html")))
+    print(f"Look at {build}/index.html: {pages} notebooks and {points:,} points, with figures and manifest.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Execute a notebook, keep what is the same every time, and take out its figures and its HTML.
+"""Execute a notebook, keep what is the same every time, and take out its figures.
 
 python -m rdlib.notebook            # execute the committed notebooks again, in place
 python -m rdlib.notebook 02_scalar_rd
@@ -7,15 +7,14 @@ python -m rdlib.notebook 02_scalar_rd
 import argparse
 import base64
 import os
-import re
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
@@ -23,8 +22,14 @@ from traitlets.config import Config
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})  # between this process and the kernel
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
-KEPT = ("jupyter", "name", "tags")  # metadata of a cell that an author writes; the rest comes from tools
+KEPT = (
+    "alt",
+    "jupyter",
+    "name",
+    "tags",
+)  # metadata of a cell that an author writes; the rest comes from tools
 INJECTED = "injected-parameters"  # Papermill's tag
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a widget of the running kernel, of a random id
 
 
 class NotebookFailed(RuntimeError):
@@ -74,6 +79,8 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
             cell.id = INJECTED
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)  # the text of a widget stays
     return notebook
 
 
@@ -84,22 +91,30 @@ def warnings(notebook: NotebookNode) -> list[str]:
     return [line for line in text.split("\n") if line.strip() and "\r" not in line]
 
 
-def figures(notebook: NotebookNode) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Figure:
+    """A PNG among the outputs of a notebook: its name, the index of its cell, and the picture in base64."""
+
+    name: str
+    cell: int
+    base64: str
+
+
+def placed_figures(notebook: NotebookNode) -> list[Figure]:
     """Every PNG among the outputs, named by the ``name`` in its cell's metadata or else by its order."""
-    found: dict[str, bytes] = {}
-    for cell in notebook.cells:
+    found: list[Figure] = []
+    for place, cell in enumerate(notebook.cells):
         pictures = [o.data["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
         for k, picture in enumerate(pictures, 1):
             name = cell.metadata.get("name")
             name = f"{len(found) + 1}" if name is None else name if k == 1 else f"{name}-{k}"
-            found[name] = base64.b64decode(picture)
+            found.append(Figure(name, place, "".join(picture.split())))
     return found
 
 
-def html(notebook: NotebookNode, title: str) -> str:
-    """The notebook as one HTML page, with links to other notebooks turned into links to their pages."""
-    page, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return re.sub(r'href="([\w.-]+)\.ipynb"', r'href="\1.html"', page)
+def figures(notebook: NotebookNode) -> dict[str, bytes]:
+    """The bytes of every figure by its name, see :func:`placed_figures`."""
+    return {figure.name: base64.b64decode(figure.base64) for figure in placed_figures(notebook)}
 
 
 def write(path: Path, data: str | bytes) -> None:

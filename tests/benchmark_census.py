@@ -74,7 +74,7 @@ def checkpoints(folder: Path) -> list[dict]:
     small, large = made["0.1 B"], made["1.2 B"]
     read_and_sum(large)  # into the page cache
     run_census(small, True)  # compiles, and starts the processes
-    scalar, read = times(1, lambda: run_census(large, False), lambda: read_and_sum(large))
+    scalar, read = times(3, lambda: run_census(large, False), lambda: read_and_sum(large))
     per_weight = {"1.2 B": 0.0}
     for name in SIZES:
         (whole,) = times(1, lambda name=name: run_census(made[name], True))

@@ -80,7 +80,7 @@ def test_files(finished):
         *("01_one.ipynb", "01_one.html", "02_two.ipynb", "02_two.html"),
         *("figures/01_one-line.png", "figures/02_two-1.png", "figures/02_two-2.png"),
         *("tables/01_one.parquet", "tables/02_two.parquet"),
-        *("results.csv", "results.parquet", "manifest.json"),
+        *("results.csv", "results.parquet", "manifest.json", "index.html"),
         *("state/01_one.json", "state/02_two.json", "state/lock"),
     }
     assert (finished / "build/demo/figures/01_one-line.png").read_bytes().startswith(b"\x89PNG")
@@ -104,6 +104,7 @@ def test_manifest(finished):
     build = contents(finished / "build/demo")
     assert hashes == {name: experiment.sha256(build[name]) for name in hashes}
     assert set(build) - set(hashes) == {
+        "index.html",
         "manifest.json",
         "state/01_one.json",
         "state/02_two.json",
@@ -208,6 +209,7 @@ def test_what_is_no_longer_made_goes(project):
     names = {
         "02_two.html",
         "02_two.ipynb",
+        "index.html",
         "manifest.json",
         "results.csv",
         "results.parquet",
@@ -235,6 +237,16 @@ def test_failure_keeps_what_was_whole(project):
     assert contents(project / "build/demo") == before
 
 
+def test_first_failure_shows_how_far_it_came(project):
+    shutil.rmtree(project / "build")
+    (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
+    with pytest.raises(NotebookFailed):
+        run(project, "demo")
+    index = (project / "build/demo/index.html").read_text()
+    assert "not run to its end" in index and "ZeroDivisionError: division by zero" in index
+    assert 'href="01_one.html"' in index and 'href="02_two.html"' not in index
+
+
 def test_dead_kernel_is_a_failure(project):
     make(project, "02_two", COUNT, "import os\n\nos._exit(1)")
     with pytest.raises(NotebookFailed, match=r"code cell 4 \(`import os`\)"):
@@ -250,7 +262,7 @@ def test_exit_status(project):
     shutil.rmtree(project / "rdlib")  # or Python would take it for the package
     done, unknown = main("demo"), main("demos")
     assert (done.returncode, unknown.returncode) == (0, 1)
-    assert done.stdout.startswith("Look at build/demo: 2 notebooks") and "4 points" in done.stdout
+    assert done.stdout.startswith("Look at build/demo/index.html: 2 notebooks") and "4 points" in done.stdout
     assert unknown.stderr == "There is no experiment 'demos'; params has: demo.\n"
     (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
     failed = main("demo")

@@ -26,7 +26,10 @@ BELOW: dict[str, set[str]] = {
     "plot": {"blahut", "histogram", "measure", "theory"},
     "parameters": set(),
     "notebook": set(),
-    "experiment": {"notebook", "parameters"},
+    "page": {"notebook"},
+    "report": {"notebook", "page", "parameters"},
+    "compare": {"notebook", "report"},
+    "experiment": {"notebook", "page", "parameters", "report"},
     "train": set(),
     "sample": {"models", "network", "texts"},
     "texts": {"models"},
@@ -46,6 +49,9 @@ BELOW: dict[str, set[str]] = {
     "allocation": set(),
     "plan": {"code", "models", "moments", "quantizers"},
     "export": {"models", "moments", "plan", "quantizers", "weights"},
+    "explorer": {
+        *("blahut", "code", "formats", "histogram", "measure", "models", "plot", "quantizers", "theory"),
+    },
     "variants": {"checkpoints", "code", "models", "moments", "proxies", "quantizers"},
 }
 

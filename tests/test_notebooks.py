@@ -15,6 +15,7 @@ import papermill
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from papermill.cli import papermill as papermill_command
 
 from rdlib.experiment import plan
 from rdlib.notebook import INJECTED, tidy
@@ -46,6 +47,10 @@ def outputs(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
             yield number, output
 
 
+def is_solution(cell: NotebookNode) -> bool:
+    return "solution" in cell.metadata.get("tags", [])
+
+
 def has_assert(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and any(
         isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source))
@@ -63,8 +68,9 @@ def is_executed(notebook: NotebookNode) -> Iterator[str]:
 
 
 def is_short(notebook: NotebookNode) -> Iterator[str]:
-    if len(code_cells(notebook)) > 20:
-        yield f"{len(code_cells(notebook))} code cells, more than 20"
+    told = [cell for cell in code_cells(notebook) if not is_solution(cell)]
+    if len(told) > 20:
+        yield f"{len(told)} code cells, more than 20"
     for number, cell in enumerate(code_cells(notebook), 1):
         if len(cell.source.splitlines()) > 15:
             yield f"code cell {number} has {len(cell.source.splitlines())} lines, more than 15"
@@ -176,6 +182,26 @@ def has_its_sections(notebook: NotebookNode) -> Iterator[str]:
         yield "the section Check asserts nothing"
 
 
+def teaches(notebook: NotebookNode) -> Iterator[str]:
+    """What one needs before it, two to four exercises with folded solutions that assert, further reading."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    if "*Before this you need:*" not in text:
+        yield "nothing says what one needs before it"
+    solutions = [i for i, cell in enumerate(notebook.cells) if is_solution(cell)]
+    if "## Exercises" not in text or not 2 <= len(solutions) <= 4:
+        yield f"{len(solutions)} exercises with solutions, not two to four below '## Exercises'"
+    for number, i in enumerate(solutions, 1):
+        if not re.search(rf"^\*\*{number}\.\*\* ", notebook.cells[i - 1].source, re.M):
+            yield f"solution {number} does not follow its exercise"
+        if not notebook.cells[i].metadata.get("jupyter", {}).get("source_hidden"):
+            yield f"solution {number} is not folded"
+        if not has_assert(notebook.cells[i]):
+            yield f"solution {number} asserts nothing"
+    reading = text.partition("## Further reading")[2]
+    if len(re.findall(r"https://(doi\.org|arxiv\.org/abs)/", reading)) < 2:
+        yield "further reading has fewer than two links"
+
+
 RULES = [
     is_executed,
     is_short,
@@ -213,6 +239,20 @@ def test_rule(path, rule):
 
 def test_sections(numbered):
     assert list(has_its_sections(nbformat.read(numbered, as_version=4))) == []
+
+
+def test_teaching(numbered):
+    assert list(teaches(nbformat.read(numbered, as_version=4))) == []
+
+
+def test_help_of_papermill_reads_well(numbered, capsys):
+    """`papermill --help-notebook` prints every parameter with its type, default and meaning."""
+    with pytest.raises(SystemExit):
+        papermill_command([str(numbered), "--help-notebook"])
+    printed = capsys.readouterr().out
+    for name, parameter in declared(numbered).items():
+        assert re.search(rf"{name}: {re.escape(parameter.kind)}", printed), printed
+        assert parameter.comment.split()[0] in printed
 
 
 def test_links(path):
