@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare test format lab refresh train census checkpoints clean
+.PHONY: help run compare properties fuzz faults audit test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -24,6 +24,19 @@ test: $(READY) ## Check the code, run the unit tests, and run every notebook aga
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
+
+properties: $(READY) ## Try EXAMPLES=50000 matrices and quantizers against what holds for all
+	EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest -q tests/test_properties.py
+
+fuzz: $(READY) ## Give N=100000 mutated inputs to every reader of foreign bytes
+	$(BIN)/python tests/fuzz.py $(or $(N),100000)
+
+faults: $(READY) ## Kill runs and censuses at KILLS=500 random moments, and let them finish
+	KILLS=$(or $(KILLS),500) $(BIN)/python -m pytest -q tests/test_faults.py
+
+audit: $(READY) .venv-audit/.ready ## Check the pinned packages for known vulnerabilities (asks PyPI's advisory service)
+	$(BIN)/python -m pip check
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: $(READY) ## Format the code as `make test` wants it
 	$(BIN)/ruff check --fix .
@@ -71,6 +84,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv: about 2 GB, a few minutes"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv-audit/.ready:
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install -qq --disable-pip-version-check pip-audit
 	@touch $@
 
 # Environments of the packages that quantize; only `make checkpoints` needs them.

@@ -1,5 +1,8 @@
 """What holds for the tests and for the notebooks under nbval alike."""
 
+from collections import Counter
+from collections.abc import Callable
+
 import pytest
 
 # Tests that may be skipped, each with the reason why; any other skip is a failure.
@@ -17,6 +20,23 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
     """Let nbval ignore stderr, which carries progress bars (and which committed notebooks do not hold)."""
     if collector.nodeid.endswith(".ipynb"):
         collector.skip_compare += ("stderr",)
+
+
+TALLY: Counter[str] = Counter()
+
+
+@pytest.fixture
+def tally() -> Callable[[str, int], None]:
+    """Adds to the figures that are printed at the end of a run: examples, mutations, kills."""
+    return lambda name, count: TALLY.update({name: count})
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print how often it was tried to break something."""
+    if TALLY:
+        terminalreporter.section("trust")
+        for name, count in TALLY.items():
+            terminalreporter.write_line(f"{count:10,} {name}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

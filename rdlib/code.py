@@ -175,7 +175,7 @@ def open_envelope(data: bytes) -> tuple[dict, bytes]:
                 raise ValueError(f"It describes a stream as {[name, shape, size]}.")
         _, _ = header["shape"]
         expected = sum(entry[3] for entry in header["streams"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("The header of the code cannot be read.") from error
     payload = data[8 + length : -4]
     if len(payload) != expected:

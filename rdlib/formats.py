@@ -80,6 +80,7 @@ class Fixed(Format):
     def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         count = math.prod(shape)
         self.expect(data, self._count_bits(count))
+        refuse_endless(count if self.size < 2 else 0)
         digits, width = block(self.size)
         blocks = -(-count // digits)
         raw = np.zeros(-(-blocks * width // 8), np.uint8)  # the last block is whole again
@@ -133,9 +134,13 @@ class Float(Format):
 
     def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         self.expect(data, math.prod(shape) * self._numpy.itemsize * 8)
-        return np.frombuffer(data, self._numpy).reshape(shape)
+        array = np.frombuffer(data, self._numpy).reshape(shape)
+        if not np.isfinite(array).all():
+            raise ValueError(f"A stream of {self.dtype} holds NaN or Inf, which no encoder writes.")
+        return array
 
 
+FREE = 1 << 32  # symbols that are believed though nothing was paid for them
 FLOATS = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
@@ -196,6 +201,7 @@ class Ans(Format):
         dtype = np.min_scalar_type(len(self.table))
         if len(present) < 2 or not count:
             self.expect(data, 0)
+            refuse_endless(count)
             if count and not len(present):
                 raise ValueError("The table of an entropy-coded stream holds no symbol.")
             return np.full(shape, present[0] if count else 0, dtype)
@@ -300,6 +306,12 @@ class ContextAns(Format):
             data = data[end:]
         self.expect(data, 0)
         return np.concatenate(runs)
+
+
+def refuse_endless(count: int) -> None:
+    """Raise where a stream claims more symbols without a bit than any matrix has weights."""
+    if count > FREE:
+        raise ValueError(f"A stream of no bits cannot hold {count} symbols; at most {FREE} are believed.")
 
 
 def huffman_bits(counts: np.ndarray) -> int:

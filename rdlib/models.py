@@ -79,7 +79,7 @@ class Checkpoint:
             return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise ValueError(f"{self.folder.name} has no config.json: is it the folder of a model?") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"config.json of {self.folder.name} is not a JSON object: {error}.") from None
 
     def __contains__(self, name: str) -> bool:
@@ -239,7 +239,7 @@ def _files_by_tensor(folder: Path) -> dict[str, str]:
         try:
             weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             outside = [file for file in weight_map.values() if Path(file).name != file]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{index.name} of {folder.name} cannot be read: {error!r}.") from None
         if outside:
             raise ValueError(

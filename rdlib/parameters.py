@@ -9,6 +9,7 @@ An experiment sets them in a YAML file that holds only what differs from those d
 
 import ast
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def chosen(file: Path, parameters: dict[str, Parameter]) -> dict[str, object]:
         values = yaml.load(file.read_bytes(), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise ParameterError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except (ValueError, RecursionError) as error:  # as a date of month 13, or nesting without end
+        raise ParameterError(f"{file} is not valid YAML: {_first_line(error)}.") from None
     if values is None:  # an empty file: everything stays at its default
         return {}
     if not isinstance(values, dict):
@@ -111,7 +114,8 @@ def _parameter(line: ast.stmt, source: str) -> Parameter:
 def _hint(value: object, kind: str) -> str:
     """What to write instead, where YAML took a number like 1e-2 for text."""
     if kind == "float" and isinstance(value, str) and NUMBER.fullmatch(value):
-        return f" (YAML reads {value} as text; write {float(value):.1e})"
+        with suppress(ValueError):  # as 1.2.3
+            return f" (YAML reads {value} as text; write {float(value):.1e})"
     return ""
 
 

@@ -71,7 +71,7 @@ class Plan:
         try:
             spec = json.loads(path.read_text(encoding="utf-8"))
             return cls({name: from_spec(value) for name, value in spec.items()})
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path.name} cannot be read as a plan: {error}") from None
 
 

@@ -41,6 +41,18 @@ def as_float32(W: np.ndarray) -> np.ndarray:
     return values
 
 
+def with_room(values: np.ndarray) -> np.ndarray:
+    """The same weights, for methods that add or scale them in float32.
+
+    Raises:
+        ValueError: sixteen times the largest of them does not fit float32.
+    """
+    largest = float(np.abs(values).max(initial=0))
+    if 16 * largest > float(np.finfo(np.float32).max):
+        raise ValueError(f"16 times the weight {largest:.3g} does not fit float32: scale W down.")
+    return values
+
+
 def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:
     """Raise a ValueError that names the tensor and the first NaN or Inf in it, if there is one."""
     finite = np.isfinite(W)

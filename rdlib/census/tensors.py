@@ -157,7 +157,7 @@ def _header(file: Path) -> list[Stored]:
             for name, entry in entries.items()
             for begin, end in [entry["data_offsets"]]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise ValueError(f"{file.name} is truncated or no safetensors file: {error}.") from None
     if size < max((t.start + t.nbytes for t in tensors), default=0):
         raise ValueError(f"{file.name} is truncated: its header describes more bytes than it has.")

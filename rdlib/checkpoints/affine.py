@@ -34,7 +34,11 @@ class Affine(Decoder):
         steps = code["index"].astype(np.float32)
         steps -= zero.astype(np.float32)[:, groups]
         steps *= scale.astype(np.float32)[:, groups]  # exact: 11 bits of s times 9 of q − z
-        return steps.astype(scale.dtype).astype(np.float32)
+        with np.errstate(over="ignore"):
+            decoded = steps.astype(scale.dtype).astype(np.float32)
+        if not np.isfinite(decoded).all():
+            raise ValueError(f"The scales are so large that weights do not fit {scale.dtype}.")
+        return decoded
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,8 @@ def step_of_entropy(histogram: Histogram, bits: float) -> float:
     """
     if len(histogram.values) < 2:
         return histogram.largest
+    if 2.5 * histogram.largest > float(np.finfo(np.float32).max):
+        raise ValueError(f"A step for weights of {histogram.largest:.3g} does not fit float32: scale W down.")
     target = min(bits, histogram.entropy - 1e-9)
     low, high = 2 * histogram.largest / LARGEST_ALPHABET, 2.5 * histogram.largest
     for _ in range(48):

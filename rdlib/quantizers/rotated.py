@@ -8,7 +8,7 @@ from scipy.fft import dct, idct
 
 from rdlib.code import Code, Stream
 from rdlib.quantizers.wrappers import Wrapper
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, with_room
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Rotated(Wrapper):
         return f"rotated {self.inner.method}"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
+        values = with_room(as_float32(W))
         largest = float(np.abs(values).max(initial=0)) or 1.0  # weights of any size, without overflow
         turned = largest * _turned(values / largest, self.seed, rotate)
         inner = self.inner.encode(turned.astype(np.float32), None if H is None else _seen(H, self.seed))

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from rdlib.code import Code, Stream
 from rdlib.quantizers.base import Rated
 from rdlib.quantizers.viterbi import tail_biting_paths
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, with_room
 
 LENGTH = 1024  # weights of a sequence: long enough that biting the tail costs little
 WINDOW = 128  # steps to either side of the seam that decide about its state
@@ -51,7 +51,7 @@ class BitshiftTrellis(Rated):
         return f"bitshift trellis L={self.register}"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
+        values = with_room(as_float32(W))
         sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
         unit = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)
         x = sequences(unit.astype(np.float32), -(-self.register // self.bits))

@@ -17,7 +17,7 @@ from rdlib.histogram import Histogram, entropy_of, lloyd_max
 from rdlib.quantizers.base import Rated
 from rdlib.quantizers.trellis import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.viterbi import tail_biting_paths
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, with_room
 
 # Parity checks h⁰, h¹ in octal by number of states: Ungerboeck 1982, doi:10.1109/TIT.1982.1056454, table I.
 PARITY_CHECKS = {
@@ -100,7 +100,7 @@ class TrellisCoded(_Ungerboeck):
         return f"TCQ {self.states} states"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
+        values = with_room(as_float32(W))
         scale = np.float32(np.abs(values).max(initial=0))
         x = sequences(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0), self.register)
         levels = Stream.floats(self._design(x))
@@ -165,7 +165,7 @@ class EntropyCodedTrellis(_Ungerboeck):
         return f"entropy-coded TCQ {self.states} states"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
+        values = with_room(as_float32(W))
         sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
         unit = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)
         x = sequences(unit.astype(np.float32), self.register)

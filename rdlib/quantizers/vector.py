@@ -13,7 +13,7 @@ from rdlib.code import Code, Stream
 from rdlib.quantizers.base import Rated
 from rdlib.quantizers.kmeans import centroids, nearest
 from rdlib.quantizers.runs import as_runs, from_runs
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, with_room
 
 LARGEST = 16  # bits of an index: a codebook of 65,536 entries
 
@@ -51,7 +51,7 @@ class _Codebooks(Rated):
         """Which codebook each run is written with, integer (out, runs of a row)."""
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
+        values = with_room(as_float32(W))
         runs, scale = _normalised(values, self.dimension)
         which = self._codebook_of(runs.shape[:2])
         index, books = np.zeros(which.shape, np.int64), []
@@ -72,7 +72,10 @@ class _Codebooks(Rated):
 
     def decode(self, code: Code) -> np.ndarray:
         index = code["index"]
-        books = code["scale"][0] * code["codebook"].astype(np.float32)
+        with np.errstate(over="ignore"):
+            books = code["scale"][0] * code["codebook"].astype(np.float32)
+        if not np.isfinite(books).all():
+            raise ValueError("The codebook times its scale does not fit float32.")
         return from_runs(books[self._codebook_of(index.shape), index], code.shape)
 
 
@@ -182,7 +185,7 @@ class ResidualQuantizer(Rated):
         return f"residual VQ d={self.dimension} ×{self.stages}"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
+        values = with_room(as_float32(W))
         runs, scale = _normalised(values, self.dimension)
         rest, entries = runs.reshape(-1, self.dimension), 1 << round(self.bits * self.dimension / self.stages)
         index = np.zeros((*runs.shape[:2], self.stages), np.int64)

@@ -12,7 +12,7 @@ from rdlib.histogram import entropy_of
 from rdlib.quantizers.base import Rated
 from rdlib.quantizers.feedback import feed_forward, feedback_factor
 from rdlib.quantizers.gptq import check_damping
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, with_room
 
 OCTAVE = (
     8  # spacings are multiples of 2^(1/8): that costs 0.001 bit, and the spacing of a column 5 bits or so
@@ -69,7 +69,7 @@ class SuccessiveCancellation(Rated):
         """The indices (out, in) of a code."""
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
+        values = with_room(as_float32(W))
         U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
         sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
         x = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)

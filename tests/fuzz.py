@@ -1,0 +1,310 @@
+"""Mutated bytes for every reader of foreign bytes: the right error, or a value, and nothing else.
+
+    python tests/fuzz.py [mutations of each reader]
+
+Over half of the mutated codes get a valid checksum again, so that they reach the parser.
+"""
+
+import json
+import re
+import struct
+import sys
+import tempfile
+import time
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from quantizer_list import ALL
+from safetensors.numpy import save, save_file
+from sources import heavy
+from test_checkpoints import gptq_folder
+
+from rdlib.census import stored_tensors
+from rdlib.checkpoints.quantized import QuantizedCheckpoint
+from rdlib.code import Code
+from rdlib.models import Checkpoint
+from rdlib.parameters import Parameter, ParameterError, chosen
+from rdlib.plan import Plan
+
+NUMBERS = [
+    b"0",
+    b"-1",
+    b"1",
+    b"7",
+    b"255",
+    b"1.5",
+    b"65536",
+    b"4294967296",
+    b"140737488355328",
+    b"1e99",
+    b"null",
+]
+PARAMETERS = {
+    "model": Parameter("model", "str", "embedded", "which"),
+    "layer": Parameter("layer", "int", 1, "of it"),
+    "bits": Parameter("bits", "list", [1, 2], "rates"),
+    "step": Parameter("step", "float", 0.5, "of a grid"),
+}
+
+
+def mutated(data: bytes, random: np.random.Generator) -> bytes:
+    """One to four changes: bits, bytes, slices, and numbers in the text of a header."""
+    for _ in range(random.integers(1, 5)):
+        data = _CHANGES[random.integers(len(_CHANGES))](data, random)
+    return data
+
+
+def _place(data: bytes, random: np.random.Generator) -> tuple[int, int]:
+    begin = int(random.integers(len(data) + 1))
+    return begin, begin + int(random.integers(1, 9))
+
+
+def _flip(data: bytes, random: np.random.Generator) -> bytes:
+    i = int(random.integers(max(len(data), 1)))
+    return data[:i] + bytes(b ^ (1 << random.integers(8)) for b in data[i : i + 1]) + data[i + 1 :]
+
+
+def _cut(data: bytes, random: np.random.Generator) -> bytes:
+    begin, end = _place(data, random)
+    return data[:begin] + data[end:]
+
+
+def _insert(data: bytes, random: np.random.Generator) -> bytes:
+    begin, end = _place(data, random)
+    return data[:begin] + random.bytes(end - begin) + data[begin:]
+
+
+def _repeat(data: bytes, random: np.random.Generator) -> bytes:
+    begin, end = _place(data, random)
+    return data[:end] + data[begin:end] + data[end:]
+
+
+def _truncate(data: bytes, random: np.random.Generator) -> bytes:
+    return data[: int(random.integers(len(data) + 1))]
+
+
+def _number(data: bytes, random: np.random.Generator) -> bytes:
+    found = list(re.finditer(rb"\d+", data[:2000]))
+    if not found:
+        return data
+    here = found[random.integers(len(found))]
+    return data[: here.start()] + NUMBERS[random.integers(len(NUMBERS))] + data[here.end() :]
+
+
+_CHANGES = (_flip, _cut, _insert, _repeat, _truncate, _number, _number, _number)
+
+
+# --- readers: each yields one mutated input at a time, as something to be read --------------------------------
+
+Read = Callable[[], object]
+
+
+def codes(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """Files of codes, decoded by the quantizer that wrote them."""
+    W = heavy((5, 70))
+    seeds = [(q, q.encode(W).to_bytes()) for q in ALL]
+    while True:
+        quantizer, data = seeds[random.integers(len(seeds))]
+        if random.random() < 0.5:
+            data = mutated(data, random)
+        else:  # bits of the streams, which the parser lets through
+            begin = 8 + struct.unpack_from("<I", data, 4)[0]
+            for _ in range(random.integers(1, 5)):
+                data = data[:begin] + _flip(data[begin:-4], random) + data[-4:]
+        if random.random() < 0.7:
+            data = data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
+        yield partial(_decoded, quantizer, data)
+
+
+def _decoded(quantizer: object, data: bytes) -> None:
+    code = Code.from_bytes(data)
+    again = Code.from_bytes(code.to_bytes())
+    assert again.shape == code.shape and again.streams.keys() == code.streams.keys()
+    if code.weights > 1 << 20:  # a claim that costs nothing to make (an alphabet of one symbol)
+        return
+    decoded = quantizer.decode(code)
+    assert decoded.shape == code.shape, f"{quantizer.method}: {decoded.shape} for {code.shape}"
+    assert decoded.dtype == np.float32
+
+
+def safetensors(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """Checkpoints of one file, through the census and through :class:`rdlib.models.Checkpoint`."""
+    arrays = {"model.layers.0.mlp.up_proj.weight": heavy((6, 8)), "model.norm.weight": heavy((1, 8))[0]}
+    seed = save(arrays)
+    (folder / "config.json").write_text("{}")
+    while True:
+        data = mutated(seed[: 8 + 400], random) + seed[8 + 400 :]
+        if random.random() < 0.7:  # a header of the length that it says
+            head = mutated(seed[8 : 8 + struct.unpack("<Q", seed[:8])[0]], random)
+            data = struct.pack("<Q", len(head)) + head + seed[8 + struct.unpack("<Q", seed[:8])[0] :]
+        yield partial(_read_checkpoint, folder, data)
+
+
+def _read_checkpoint(folder: Path, data: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(data)
+    for tensor in stored_tensors(folder):
+        tensor.matrix()
+    checkpoint = Checkpoint(folder)
+    for name in checkpoint.names:
+        checkpoint.tensor(name)
+
+
+def indices(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """The index of a sharded checkpoint."""
+    save_file({"a": heavy((2, 2))}, folder / "one.safetensors")
+    save_file({"b": heavy((2, 2))}, folder / "two.safetensors")
+    seed = json.dumps(
+        {"metadata": {"total_size": 32}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    )
+    (folder / "config.json").write_text("{}")
+    while True:
+        yield partial(_read_index, folder, mutated(seed.encode(), random))
+
+
+def _read_index(folder: Path, data: bytes) -> None:
+    (folder / "model.safetensors.index.json").write_bytes(data)
+    checkpoint = Checkpoint(folder)
+    for name in checkpoint.names:
+        checkpoint.tensor(name)
+
+
+def quantized(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """Tensors and settings of a GPTQ checkpoint."""
+    _, seed = gptq_folder(folder, 4, "gptq", ordered=True)
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    while True:
+        tensors, config = dict(seed), dict(settings)
+        for _ in range(random.integers(1, 3)):
+            _spoil(tensors, config, random)
+        yield partial(_read_quantized, folder, tensors, config)
+
+
+def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Generator) -> None:
+    """Change one thing in a tensor or in a setting."""
+    values = [0, -1, 3, 5, 64, 1 << 40, 2.5, "x", None, True, [], "gptq_v2", "awq"]
+    if random.random() < 0.4 or not tensors:
+        config[list(config)[random.integers(len(config))]] = values[random.integers(len(values))]
+        return
+    name = list(tensors)[random.integers(len(tensors))]
+    array = tensors[name]
+    kind = random.integers(6)
+    if kind == 0:
+        del tensors[name]
+    elif kind == 1:
+        tensors[name] = array[: random.integers(len(array) + 1)]
+    elif kind == 2:
+        with np.errstate(all="ignore"):
+            tensors[name] = array.astype([np.int64, np.float32, np.uint8, np.float16][random.integers(4)])
+    elif kind == 3:
+        tensors[name] = np.frombuffer(random.bytes(array.nbytes), array.dtype).reshape(array.shape)
+    elif kind == 4:
+        tensors[name] = array.reshape(-1)
+    else:
+        tensors[name] = array.T
+
+
+def _read_quantized(folder: Path, tensors: dict, config: dict) -> None:
+    stem = "model.layers.0.mlp.up_proj."
+    save_file({stem + n: np.ascontiguousarray(t) for n, t in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": config}))
+    checkpoint = QuantizedCheckpoint(folder)
+    for layer in checkpoint.layers:
+        assert np.isfinite(checkpoint.tensor(layer)).all()
+
+
+def parameters(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """The YAML file of a notebook."""
+    seed = b"# the layer\nmodel: some/model\nlayer: 3\nbits: [1, 2, 3]\nstep: 0.25\n"
+    while True:
+        yield partial(_read_parameters, folder, mutated(seed, random))
+
+
+def _read_parameters(folder: Path, data: bytes) -> None:
+    file = folder / "01_x.yaml"
+    file.write_bytes(data)
+    for name, value in chosen(file, PARAMETERS).items():
+        assert name in PARAMETERS and value is not None
+
+
+def plans(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """Plans of which quantizer writes which matrix."""
+    file = folder / "plan.json"
+    Plan({f"w{i}": q for i, q in enumerate(ALL[:: len(ALL) // 12])}).save(file)
+    seed = file.read_bytes()
+    while True:
+        yield partial(_read_plan, file, mutated(seed, random))
+
+
+def _read_plan(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+    Plan.load(file)
+
+
+READERS = {f.__name__: f for f in (codes, safetensors, indices, quantized, parameters, plans)}
+ERRORS = {name: ValueError for name in READERS} | {"parameters": ParameterError}
+
+
+@dataclass
+class Tally:
+    """How many mutated inputs were refused, were read, and did what they should not."""
+
+    refused: int = 0
+    read: int = 0
+    unexpected: Counter = None
+
+
+def fuzz(name: str, count: int, seed: int = 0) -> Tally:
+    """Read so many mutated inputs; warnings are errors."""
+    tally = Tally(unexpected=Counter())
+    random = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inputs = READERS[name](random, Path(folder))
+        for _ in range(count):
+            try:
+                next(inputs)()
+                tally.read += 1
+            except ERRORS[name]:
+                tally.refused += 1
+            except Exception as error:  # whatever it is, it is what is looked for
+                tally.unexpected[f"{type(error).__name__}: {str(error)[:100]} {_where(error)}"] += 1
+    return tally
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of rdlib that the error passed through."""
+    place, frame = "", error.__traceback__
+    while frame:
+        code = frame.tb_frame.f_code
+        if "rdlib" in code.co_filename or "fuzz" in code.co_filename:
+            place = f"{Path(code.co_filename).name}:{frame.tb_lineno}"
+        frame = frame.tb_next
+    return place
+
+
+def main() -> None:
+    """Print a table; exit 1 where anything unexpected happened."""
+    count, bad = int(sys.argv[1]) if len(sys.argv) > 1 else 20000, 0
+    print(f"{'reader':12} {'mutations':>10} {'refused':>9} {'read':>8} {'unexpected':>11} {'seconds':>8}")
+    for name in READERS:
+        begin = time.perf_counter()
+        tally = fuzz(name, count, seed=1)
+        wrong = sum(tally.unexpected.values())
+        print(
+            f"{name:12} {count:10,} {tally.refused:9,} {tally.read:8,} {wrong:11,} {time.perf_counter() - begin:8.0f}",
+            flush=True,
+        )
+        for what, times in tally.unexpected.most_common(12):
+            print(f"    {times} × {what}")
+        bad += wrong
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Killed at any moment, a run or a census goes on and ends with the bytes of one that was left in peace."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from random_checkpoint import write_checkpoint
+from test_experiment import COUNT, FIGURE, TABLE, make
+
+KILLS = int(os.environ.get("KILLS", 50))
+SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
+
+# Imports once and forks for every run, so that a kill costs no start of Python.
+SERVER = """
+import os, signal, sys, time
+from pathlib import Path
+from rdlib import experiment
+from rdlib.census import run as census
+
+def work(kind, *folders):
+    if kind == "census":
+        census.census(folders[0], folders[1], jobs=1)
+    else:
+        experiment.PACKAGE = Path(folders[0]) / "rdlib"
+        experiment.run(Path(folders[0]), "demo")
+
+for line in sys.stdin:
+    delay, whole_group, *arguments = line.rstrip().split("|")
+    child = os.fork()
+    if not child:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            work(*arguments)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    end, status = time.monotonic() + float(delay), 0
+    while time.monotonic() < end and not status:
+        done, code = os.waitpid(child, os.WNOHANG)
+        status = f"exit {os.waitstatus_to_exitcode(code)}" if done else 0
+        time.sleep(0.002)
+    if not status:
+        (os.killpg if whole_group == "1" else os.kill)(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        status = "killed"
+    print(status, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    yield process
+    process.stdin.close()
+    process.wait(timeout=30)
+
+
+def work(server: subprocess.Popen, delay: float, whole_group: bool, *arguments: object) -> str:
+    """Let it run for so many seconds, then kill it; says how it ended."""
+    print(delay, int(whole_group), *arguments, sep="|", file=server.stdin, flush=True)
+    return server.stdout.readline().strip()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder that is a result."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files)}
+
+
+def survives(server, start, arguments, results, kills: int) -> tuple[int, int]:
+    """Kill at moments uniform over an undisturbed run, again and again, until one gets through.
+
+    Returns:
+        How many runs were killed, and how many got through in spite of it.
+    """
+    chance = random.Random(0)
+    assert work(server, 300, True, *arguments(start())) == "exit 0"  # what is compiled is compiled
+    begin = time.monotonic()
+    assert work(server, 300, True, *arguments(start())) == "exit 0"
+    duration, whole = time.monotonic() - begin, results()
+    killed = through = 0
+    start()
+    while killed < kills:
+        end = work(server, chance.uniform(0, duration), chance.random() < 0.5, *arguments(None))
+        killed += end == "killed"
+        if end == "exit 0":
+            through += 1
+            assert results() == whole, f"after {killed} kills"
+            start()
+        elif end != "killed":
+            time.sleep(1.5)  # the kernel of a killed driver may hold the folder for a moment
+    for _ in range(5):
+        if work(server, 300, True, *arguments(None)) == "exit 0":
+            break
+        time.sleep(2)
+    assert results() == whole, f"after {killed} kills"
+    return killed, through + 1
+
+
+def test_a_census_survives_kills(server, tmp_path, tally):
+    model, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
+
+    def start():
+        shutil.rmtree(out, ignore_errors=True)
+
+    killed, through = survives(
+        server, start, lambda _: ("census", model, out),
+        lambda: {p.name: p.read_bytes() for p in sorted(out.glob("census.*"))}, KILLS // 2,
+    )  # fmt: skip
+    tally("kills of a census", killed)
+    tally("censuses that were whole in the end", through)
+
+
+def test_a_run_survives_kills(server, tmp_path, tally):
+    root = tmp_path / "project"
+    for folder in ("notebooks", "params/demo", "rdlib/assets"):
+        (root / folder).mkdir(parents=True)
+    make(root, "01_one", COUNT, TABLE)
+    make(root, "02_two", COUNT, TABLE, FIGURE, name="line")
+    for name in ("01_one", "02_two"):
+        (root / f"params/demo/{name}.yaml").write_text("")
+
+    def start():
+        shutil.rmtree(root / "build", ignore_errors=True)
+
+    killed, through = survives(
+        server, start, lambda _: ("run", root),
+        lambda: contents(root / "build/demo"), KILLS - KILLS // 2,
+    )  # fmt: skip
+    tally("kills of a run", killed)
+    tally("runs that were whole in the end", through)
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    """Root may write anywhere, so that a folder that cannot be is what stands for a read-only one."""
+    (tmp_path / "out").write_text("")
+    model = write_checkpoint(tmp_path / "model", **SMALL)
+    command = [sys.executable, "-m", "rdlib.census", str(model), str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1 and "Traceback" not in run.stderr and "out" in run.stderr
+
+
+def test_a_clock_that_goes_back_changes_nothing(tmp_path, server):
+    """What is up to date is told by content: files from the future, or from 1970, are as good."""
+    root = tmp_path / "project"
+    for folder in ("notebooks", "params/demo", "rdlib/assets"):
+        (root / folder).mkdir(parents=True)
+    make(root, "01_one", COUNT, TABLE)
+    (root / "params/demo/01_one.yaml").write_text("")
+    assert work(server, 300, True, "run", root) == "exit 0"
+    before = contents(root / "build/demo")
+    for k, path in enumerate(p for p in root.rglob("*") if p.is_file()):
+        os.utime(path, (0, 0) if k % 2 else (4e9, 4e9))
+    times = {p: p.stat().st_mtime for p in (root / "build").rglob("01_one.ipynb")}
+    assert work(server, 300, True, "run", root) == "exit 0"
+    assert contents(root / "build/demo") == before
+    assert all(p.stat().st_mtime == t for p, t in times.items()), "it was not run again"
+
+
+assert signal.SIGKILL  # these tests are of POSIX systems
