@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare properties fuzz faults audit test format lab refresh train census checkpoints clean
+.PHONY: help run compare properties fuzz faults audit lock test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -28,15 +28,20 @@ test: $(READY) ## Check the code, run the unit tests, and run every notebook aga
 properties: $(READY) ## Try EXAMPLES=50000 matrices and quantizers against what holds for all
 	EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest -q tests/test_properties.py
 
-fuzz: $(READY) ## Give N=100000 mutated inputs to every reader of foreign bytes
-	$(BIN)/python tests/fuzz.py $(or $(N),100000)
+fuzz: $(READY) ## Give N=20000 mutated inputs to each of the six readers of foreign bytes
+	$(BIN)/python tests/fuzz.py $(or $(N),20000)
 
 faults: $(READY) ## Kill runs and censuses at KILLS=500 random moments, and let them finish
 	KILLS=$(or $(KILLS),500) $(BIN)/python -m pytest -q tests/test_faults.py
 
 audit: $(READY) .venv-audit/.ready ## Check the pinned packages for known vulnerabilities (asks PyPI's advisory service)
 	$(BIN)/python -m pip check
-	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+lock: .venv-audit/.ready ## Write build/requirements.lock: every package with the hashes of its files
+	@mkdir -p build
+	.venv-audit/bin/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras \
+	    --extra test --constraint constraints.txt --output-file build/requirements.lock pyproject.toml
 
 format: $(READY) ## Format the code as `make test` wants it
 	$(BIN)/ruff check --fix .
@@ -88,7 +93,7 @@ $(READY): pyproject.toml constraints.txt
 
 .venv-audit/.ready:
 	@$(PYTHON) -m venv .venv-audit
-	@.venv-audit/bin/python -m pip install -qq --disable-pip-version-check pip-audit
+	@.venv-audit/bin/python -m pip install -qq --disable-pip-version-check pip-audit pip-tools
 	@touch $@
 
 # Environments of the packages that quantize; only `make checkpoints` needs them.

@@ -1,4 +1,4 @@
-"""Mutated bytes are refused in a sentence or read; `make fuzz N=100000` is the long run of the same."""
+"""Mutated bytes are refused in a sentence or read; `make fuzz` is the long run of the same."""
 
 import json
 import os
