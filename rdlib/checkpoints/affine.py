@@ -33,8 +33,8 @@ class Affine(Decoder):
         scale, zero, groups = code["scale"], code["zero"], self.groups(code)
         steps = code["index"].astype(np.float32)
         steps -= zero.astype(np.float32)[:, groups]
-        steps *= scale.astype(np.float32)[:, groups]  # exact: 11 bits of s times 9 of q − z
         with np.errstate(over="ignore"):
+            steps *= scale.astype(np.float32)[:, groups]  # exact: 11 bits of s times 9 of q − z
             decoded = steps.astype(scale.dtype).astype(np.float32)
         if not np.isfinite(decoded).all():
             raise ValueError(f"The scales are so large that weights do not fit {scale.dtype}.")
