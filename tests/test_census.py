@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import LocalCluster
 from random_checkpoint import write_checkpoint
 from safetensors.numpy import save_file
 from sources import gaussian, heavy, one_thread  # noqa: F401
@@ -232,11 +233,8 @@ def test_name_of_a_tensor_cannot_break_the_page(tmp_path):
 
 def test_cluster_gives_the_same_bytes_when_a_worker_dies(tmp_path):
     """A real scheduler and two workers on loopback; one is killed while it is at work."""
-    pytest.importorskip("distributed")
     folder, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
     whole = census(folder, tmp_path / "whole", jobs=1).read_bytes()
-    from distributed import LocalCluster
-
     local = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with LocalCluster(host="127.0.0.1", local_directory=str(tmp_path / "dask"), **local) as cluster:
         command = [sys.executable, "-m", "rdlib.census", str(folder), str(out), "--cluster"]
