@@ -97,6 +97,17 @@ class Code:
             raise ValueError(f"The code has no stream {name!r}; its are {', '.join(self.streams) or 'none'}.")
         return self.streams[name].array
 
+    def number(self, name: str) -> np.generic:
+        """The only entry of a stream.
+
+        Raises:
+            ValueError: the code has no such stream, or it holds none or several.
+        """
+        array = self[name]
+        if array.shape != (1,):
+            raise ValueError(f"The stream {name!r} should hold one number, but its shape is {array.shape}.")
+        return array[0]
+
     @property
     def weights(self) -> int:
         """How many weights the code stands for."""

@@ -342,19 +342,26 @@ def format_from(spec: list, arrays: Mapping[str, np.ndarray]) -> Format:
         case ["float", str(dtype)] if dtype in FLOATS:
             return Float(dtype)
         case ["ans"]:
-            return Ans(*_needed(spec, arrays, "table"))
+            return Ans(*_needed(spec, arrays, table=1))
         case ["classified"]:
-            return ClassifiedAns(*_needed(spec, arrays, "table", "row_class"))
+            return ClassifiedAns(*_needed(spec, arrays, table=2, row_class=1))
         case ["context"]:
-            return ContextAns(*_needed(spec, arrays, "table", "counts"))
+            return ContextAns(*_needed(spec, arrays, table=2, counts=1))
     raise ValueError(f"A stream has the format {spec!r}, which is unknown.")
 
 
-def _needed(spec: list, arrays: Mapping[str, np.ndarray], *names: str) -> list[np.ndarray]:
-    """The streams that a format is read with."""
-    if missing := [name for name in names if name not in arrays]:
-        raise ValueError(f"A stream of the format {spec!r} cannot be read without {missing[0]!r} before it.")
-    return [arrays[name] for name in names]
+def _needed(spec: list, arrays: Mapping[str, np.ndarray], **dimensions: int) -> list[np.ndarray]:
+    """The streams that a format is read with: integers, of so many dimensions; a table has one byte a symbol."""
+    for name, count in dimensions.items():
+        if name not in arrays:
+            raise ValueError(f"A stream of the format {spec!r} cannot be read without {name!r} before it.")
+        array = arrays[name]
+        if array.ndim != count or (array.dtype != np.uint8 if name == "table" else array.dtype.kind != "u"):
+            raise ValueError(
+                f"A stream of the format {spec!r} cannot be read with a {name!r} of {array.dtype} "
+                f"and shape {array.shape}."
+            )
+    return [arrays[name] for name in dimensions]
 
 
 @lru_cache

@@ -2,7 +2,8 @@
 
     python tests/fuzz.py [mutations of each reader]
 
-Over half of the mutated codes get a valid checksum again, so that they reach the parser.
+Over half of the mutated codes get a valid checksum again, so that they reach the parser; forgeries are codes that
+the parser has nothing against, but whose streams do not belong together.
 """
 
 import json
@@ -26,8 +27,9 @@ from sources import heavy
 from test_checkpoints import gptq_folder
 
 from rdlib.census import stored_tensors
-from rdlib.checkpoints.quantized import QuantizedCheckpoint
-from rdlib.code import Code
+from rdlib.checkpoints.quantized import IN_THE_BOX, QuantizedCheckpoint
+from rdlib.code import Code, Stream
+from rdlib.formats import Fixed, Float
 from rdlib.models import Checkpoint
 from rdlib.parameters import Parameter, ParameterError, chosen
 from rdlib.plan import Plan
@@ -130,7 +132,50 @@ def _decoded(quantizer: object, data: bytes) -> None:
         return
     decoded = quantizer.decode(code)
     assert decoded.shape == code.shape, f"{quantizer.method}: {decoded.shape} for {code.shape}"
-    assert decoded.dtype == np.float32
+    assert decoded.dtype == np.float32 and np.isfinite(decoded).all()
+
+
+def forgeries(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """Codes that can be parsed, with a stream left out or in another shape or format, or with another shape of W."""
+    W = heavy((5, 70))
+    seeds = [(q, q.encode(W)) for q in ALL]
+    shapes = [(1, 70), (5, 1), (70, 5), (0, 0), (6, 70), (5, 71), (350, 1), (10, 35)]
+    while True:
+        quantizer, code = seeds[random.integers(len(seeds))]
+        shape, streams = code.shape, dict(code.streams)
+        if random.random() < 0.1:
+            shape = shapes[random.integers(len(shapes))]
+        elif random.random() < 0.1:
+            del streams[list(streams)[random.integers(len(streams))]]
+        for _ in range(random.integers(1, 3) if shape == code.shape else 0):
+            name = [*streams, "scale"][random.integers(len(streams) + 1)]
+            streams[name] = _forged(streams.get(name) or Stream.floats(np.ones((5, 1))), random)
+        try:
+            data = Code(shape, streams).to_bytes()
+        except (ValueError, IndexError):  # it cannot even be written: a symbol that its table does not have
+            continue
+        yield partial(_decoded, quantizer, data)
+
+
+def _forged(stream: Stream, random: np.random.Generator) -> Stream:
+    """Another stream of a shape, an alphabet or numbers that its place is not made for."""
+    array, form = stream.array, stream.format
+    kind = random.integers(8)
+    if kind < 5 and array.ndim:
+        cut = array[: random.integers(len(array) + 1)]
+        twice = np.concatenate([array, array])
+        return Stream([cut, twice, array.T.copy(), array.reshape(-1), array[..., None]][kind], form)
+    if isinstance(form, Fixed) and kind < 7:
+        size = [1, 2, 3, 16, 17, 255, 256, 65536, form.size + 1, 2 * form.size][random.integers(10)]
+        return Stream.fixed(random.integers(0, size, array.shape), size)
+    if isinstance(form, Fixed):
+        return Stream.floats(array.astype(np.float32), "float32")
+    if isinstance(form, Float) and kind < 7:
+        numbers = np.frombuffer(random.bytes(array.nbytes), array.dtype).reshape(array.shape)
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(numbers.astype(np.float64)).all()
+        return Stream(numbers, form) if finite else stream
+    return Stream.fixed(np.zeros(array.shape, np.uint8), 4)
 
 
 def safetensors(random: np.random.Generator, folder: Path) -> Iterator[Read]:
@@ -174,29 +219,47 @@ def _read_index(folder: Path, data: bytes) -> None:
         checkpoint.tensor(name)
 
 
+PRODUCERS = [
+    name
+    for name in IN_THE_BOX
+    if name.startswith("multi-head-") and "8bit" not in name and "2bit" not in name
+]
+
+
 def quantized(random: np.random.Generator, folder: Path) -> Iterator[Read]:
-    """Tensors and settings of a GPTQ checkpoint."""
-    _, seed = gptq_folder(folder, 4, "gptq", ordered=True)
-    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    """Tensors and settings of a layer as auto-gptq, gptqmodel, autoawq and bitsandbytes wrote it, or GPTQ by hand."""
+    _, by_hand = gptq_folder(folder, 4, "gptq", ordered=True)
+    seeds = [(by_hand, _settings(folder)), *map(_stored_layer, PRODUCERS)]
     while True:
-        tensors, config = dict(seed), dict(settings)
+        tensors, config = map(dict, seeds[random.integers(len(seeds))])
         for _ in range(random.integers(1, 3)):
             _spoil(tensors, config, random)
         yield partial(_read_quantized, folder, tensors, config)
 
 
+def _settings(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())["quantization_config"]
+
+
+def _stored_layer(name: str) -> tuple[dict[str, np.ndarray], dict]:
+    """The tensors of one layer of a checkpoint in the box, and the settings."""
+    checkpoint, stem = Checkpoint(IN_THE_BOX[name]), "model.layers.0.self_attn.q_proj."
+    names = [n for n in checkpoint.names if n.startswith(stem)]
+    return {n.removeprefix(stem): checkpoint.stored(n) for n in names}, _settings(IN_THE_BOX[name])
+
+
 def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Generator) -> None:
     """Change one thing in a tensor or in a setting."""
-    values = [0, -1, 3, 5, 64, 1 << 40, 2.5, "x", None, True, [], "gptq_v2", "awq"]
-    if random.random() < 0.4 or not tensors:
+    values = [0, -1, 3, 5, 64, 1 << 40, 2.5, "x", None, True, [], "gptq_v2", "awq", "nf4", "fp4"]
+    if random.random() < 0.3 or not tensors:
         config[list(config)[random.integers(len(config))]] = values[random.integers(len(values))]
         return
     name = list(tensors)[random.integers(len(tensors))]
     array = tensors[name]
-    kind = random.integers(6)
+    kind = random.integers(7)
     if kind == 0:
         del tensors[name]
-    elif kind == 1:
+    elif kind == 1 and array.ndim:
         tensors[name] = array[: random.integers(len(array) + 1)]
     elif kind == 2:
         with np.errstate(all="ignore"):
@@ -205,8 +268,10 @@ def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Gener
         tensors[name] = np.frombuffer(random.bytes(array.nbytes), array.dtype).reshape(array.shape)
     elif kind == 4:
         tensors[name] = array.reshape(-1)
-    else:
+    elif kind == 5:
         tensors[name] = array.T
+    elif array.dtype == np.uint8:  # the state of bitsandbytes is JSON
+        tensors[name] = np.frombuffer(mutated(array.tobytes(), random), np.uint8)
 
 
 def _read_quantized(folder: Path, tensors: dict, config: dict) -> None:
@@ -246,7 +311,7 @@ def _read_plan(file: Path, data: bytes) -> None:
     Plan.load(file)
 
 
-READERS = {f.__name__: f for f in (codes, safetensors, indices, quantized, parameters, plans)}
+READERS = {f.__name__: f for f in (codes, forgeries, safetensors, indices, quantized, parameters, plans)}
 ERRORS = {name: ValueError for name in READERS} | {"parameters": ParameterError}
 
 

@@ -5,18 +5,37 @@ import os
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from fuzz import READERS, fuzz
-from sources import one_thread  # noqa: F401
+from sources import heavy, one_thread  # noqa: F401
 from test_code import sealed, small_code
 
-from rdlib.code import MAGIC, Code, open_envelope
+from rdlib.code import MAGIC, Code, Stream, open_envelope
+from rdlib.decoder import MalformedCode
 from rdlib.models import Checkpoint
 from rdlib.parameters import ParameterError, chosen
 from rdlib.plan import Plan
+from rdlib.quantizers import (
+    GPTQ,
+    NF4,
+    ActOrder,
+    EcsqMidpoint,
+    EcsqOptimal,
+    FeedbackTrellis,
+    LloydMax,
+    PerChannel,
+    Rotated,
+    Uniform,
+    UniformMidTread,
+    VectorQuantizer,
+    WaterSIC,
+)
+from rdlib.quantizers.base import Quantizer
 
 COUNTS = {
     "codes": 6000,
+    "forgeries": 6000,
     "safetensors": 4000,
     "indices": 3000,
     "quantized": 3000,
@@ -33,6 +52,61 @@ def test_mutated_bytes_are_refused_or_read(name, tally):
     assert found.refused > count / 10 and found.read > 0, "mutations reach both ends"
     tally("mutated inputs", count)
     tally("mutated inputs that were read", found.read)
+
+
+def replaced(quantizer: Quantizer, shape: tuple[int, int] | None = None, **streams: Stream) -> Code:
+    """A code of heavy weights (5, 70) with other streams, written and read."""
+    code = quantizer.encode(heavy((5, 70)))
+    return Code.from_bytes(Code(shape or code.shape, dict(code.streams) | streams).to_bytes())
+
+
+@pytest.mark.parametrize(
+    "quantizer", [Uniform(4), UniformMidTread(4), EcsqMidpoint(4), EcsqOptimal(4), LloydMax(4)]
+)
+def test_a_header_of_another_shape_than_the_index_is_refused(quantizer):
+    """Found by fuzzing: they were decoded to the shape of the index."""
+    with pytest.raises(MalformedCode, match=r"\(5, ?70\).*\(70, ?5\)|\(70, ?5\).*\(5, ?70\)"):
+        quantizer.decode(replaced(quantizer, (70, 5)))
+
+
+FORGERIES = [
+    (LloydMax(4), "levels", Stream.floats(np.ones(3)), "are not those of Lloyd–Max tensor: index"),
+    (LloydMax(4), "index", Stream.floats(np.ones((5, 70))), "'index' holds float16 instead of integers"),
+    (Uniform(4), "scale", Stream.floats(np.ones((5, 1)), "float32"), None),
+    (Uniform(4), "scale", Stream.floats(np.ones((1, 3)), "float32"), r"\(1, 3\) are not those of 1 groups"),
+    (Rotated(Uniform(4)), "seed", Stream.fixed(np.zeros((1, 1)), 2), "'seed' should hold one number"),
+    (ActOrder(GPTQ(Uniform(4))), "permutation", Stream.fixed(np.zeros(70), 70), "every column once"),
+    (EcsqMidpoint(4), "step", Stream.fixed([3], 4), "float64 instead of float32|uint8 instead of float32"),
+    (NF4(), "scale", Stream.floats(np.full(6, 3e38), "float32"), None),
+    (Uniform(4, PerChannel()), "scale", Stream.floats(np.full((5, 1), 6e4)), None),
+    (VectorQuantizer(4, 2), "codebook", Stream.floats(np.ones((1, 2, 2))), "are not those of"),
+    (FeedbackTrellis(4.0), "column_class", Stream.fixed(np.zeros(3), 4), "column_class for every column"),
+    (FeedbackTrellis(4.0), "column_class", Stream.fixed(np.full(70, 255), 256), "a count for every context"),
+    (WaterSIC(4.0), "step", Stream.floats(np.array([3e38]), "float32"), "NaN or Inf"),
+]
+
+
+@pytest.mark.parametrize(("quantizer", "name", "stream", "message"), FORGERIES)
+def test_streams_that_do_not_belong_together_are_refused(quantizer, name, stream, message):
+    """Found by fuzzing: those of a trellis were read beyond their ends, others raised what indexing raises."""
+    code = replaced(quantizer, **{name: stream})
+    if message is None:
+        assert np.isfinite(quantizer.decode(code)).all()
+        return
+    with pytest.raises(MalformedCode, match=message):
+        quantizer.decode(code)
+
+
+@pytest.mark.parametrize("table", [Stream.floats(np.ones(16)), Stream.fixed(np.ones((4, 4)), 256)])
+def test_a_table_of_another_kind_is_refused(table):
+    with pytest.raises(ValueError, match="cannot be read with a 'table' of"):
+        header, payload = open_envelope(EcsqMidpoint(4).encode(heavy((5, 70))).to_bytes())
+        place = [entry[0] for entry in header["streams"]].index("table")
+        assert place == 0
+        data = table.format.pack(table.array)
+        payload = data + payload[header["streams"][0][3] :]
+        header["streams"][0] = ["table", table.format.spec, list(table.array.shape), len(data)]
+        Code.from_bytes(sealed(header, payload))
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

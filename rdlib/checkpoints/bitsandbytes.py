@@ -19,9 +19,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from rdlib.checkpoints.layout import Decoder, Layout, Packed
+from rdlib.checkpoints.layout import Layout, Packed
 from rdlib.checkpoints.parts import Parts
 from rdlib.code import Code, Stream
+from rdlib.decoder import Decoder
 from rdlib.formats import FLOATS
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks import table_weights
@@ -58,7 +59,7 @@ class Rounded(Decoder):
     def method(self) -> str:
         return f"bitsandbytes {self.inner.method}"
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         return self.inner.decode(code).astype(FLOATS[self.dtype]).astype(np.float32)
 
 
@@ -69,10 +70,10 @@ class DoubleQuantizedByMap(DoubleQuantized):
     Files are read with the map that they hold; as a rule it is the public one.
     """
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = code["scale"]
         deviation = table_weights(index.reshape(1, -1), code["scale_scale"], code["levels"], BLOCK)
-        scale = Stream.floats(deviation.reshape(index.shape) + code["scale_mean"][0], "float32")
+        scale = Stream.floats(deviation.reshape(index.shape) + code.number("scale_mean"), "float32")
         return self.inner.decode(Code(code.shape, dict(code.streams) | {"scale": scale}))
 
 

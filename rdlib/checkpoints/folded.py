@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rdlib.checkpoints.identity import refuse_other_model
-from rdlib.checkpoints.layout import Decoder, Packed
+from rdlib.checkpoints.layout import Packed
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
 from rdlib.code import Code
+from rdlib.decoder import Decoder
 from rdlib.models import Checkpoint
 from rdlib.weights import as_float32
 
@@ -66,7 +67,7 @@ class Unfolded(Decoder):
     def method(self) -> str:
         return self.inner.method
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         return (self.rows[:, None] * self.inner.decode(code) / self.columns).astype(np.float32)
 
 

@@ -9,26 +9,7 @@ import numpy as np
 
 from rdlib.checkpoints.parts import Parts
 from rdlib.code import Code
-
-
-class Decoder(ABC):
-    """Ŵ from a code: what :func:`rdlib.measure.measure_code` asks of a quantizer.
-
-    Attributes:
-        bits: nominal rate.
-        method: name in tables and plots.
-    """
-
-    bits: int
-    method: str
-
-    @abstractmethod
-    def decode(self, code: Code) -> np.ndarray:
-        """Ŵ, float32 (out, in), from the code alone.
-
-        Raises:
-            ValueError: the code lacks a stream.
-        """
+from rdlib.decoder import Decoder
 
 
 @dataclass(frozen=True, eq=False)

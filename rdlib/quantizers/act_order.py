@@ -35,6 +35,8 @@ class ActOrder(Wrapper):
         permutation = Stream.fixed(order, max(len(order), 1))
         return Code(values.shape, {"permutation": permutation} | dict(inner.streams))
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         back = np.argsort(code["permutation"], kind="stable")
+        if not np.array_equal(code["permutation"][back], np.arange(code.shape[1])):
+            raise ValueError("The stream 'permutation' does not name every column once.")
         return np.ascontiguousarray(self.inner.decode(code)[:, back])

@@ -54,5 +54,5 @@ class AWQ(Wrapper):
         inner = self.inner.encode(W * s, None if H is None else H / np.outer(s, s).astype(np.float64))
         return Code(W.shape, {"channel_scale": scale} | dict(inner.streams))
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         return self.inner.decode(code) / code["channel_scale"].astype(np.float32)

@@ -1,6 +1,6 @@
 """What a quantizer is: frozen hyper-parameters; what it learns of the weights is in the code, and paid for."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -9,9 +9,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from rdlib.code import Code
+from rdlib.decoder import Decoder
 
 
-class Quantizer(ABC):
+class Quantizer(Decoder):
     """A method of writing a weight matrix with few bits.
 
     Attributes:
@@ -46,14 +47,6 @@ class Quantizer(ABC):
 
         Raises:
             ValueError: ``W`` is no weight matrix or holds NaN or Inf.
-        """
-
-    @abstractmethod
-    def decode(self, code: Code) -> np.ndarray:
-        """Ŵ, float32 (out, in), from the code alone.
-
-        Raises:
-            ValueError: the code lacks a stream that the method needs.
         """
 
 

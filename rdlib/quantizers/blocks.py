@@ -90,6 +90,8 @@ def table_weights(index: np.ndarray, scales: np.ndarray, table: np.ndarray, widt
     blocks = index.shape[0] * -(-index.shape[1] // width)
     if scales.size != blocks:
         raise ValueError(f"The code has {scales.size} scales for {blocks} blocks of {width} weights.")
+    if index.dtype.kind != "u":
+        raise ValueError(f"The code has an index of {index.dtype}, where a table is read with integers.")
     if index.size and index.max() >= len(table):
         raise ValueError(f"The code has the index {index.max()} for a table of {len(table)} levels.")
     return _table_weights(index, scales.astype(np.float32).ravel(), table.astype(np.float32), width)

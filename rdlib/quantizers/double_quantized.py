@@ -45,10 +45,10 @@ class DoubleQuantized(Wrapper):
         }
         return Code(code.shape, dict(code.streams) | streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = code["scale"]
         deviation = table_weights(index.reshape(1, -1), code["scale_scale"], DYNAMIC, BLOCK)
-        scale = Stream.floats(deviation.reshape(index.shape) + code["scale_mean"][0], "float32")
+        scale = Stream.floats(deviation.reshape(index.shape) + code.number("scale_mean"), "float32")
         return self.inner.decode(Code(code.shape, dict(code.streams) | {"scale": scale}))
 
 

@@ -53,8 +53,8 @@ class EcsqMidpoint(Rated):
         """What is sent about the levels besides the grid."""
         return {}
 
-    def decode(self, code: Code) -> np.ndarray:
-        return (code["index"] + code["first"][0]) * code["step"][0]
+    def reconstruct(self, code: Code) -> np.ndarray:
+        return (code["index"] + code.number("first")) * code.number("step")
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class EcsqCentroid(EcsqMidpoint):
         offsets = np.where(counts > 0, np.rint(254 * inside) + 127, 127)  # 127: none
         return {"offset": Stream.fixed(offsets, 255)}
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         offsets = (code["offset"].astype(np.float32) - 127) / 254
-        levels = np.arange(len(offsets), dtype=np.float32) + code["first"][0] + offsets
-        return (levels * code["step"][0])[code["index"]]
+        levels = np.arange(len(offsets), dtype=np.float32) + code.number("first") + offsets
+        return (levels * code.number("step"))[code["index"]]
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class EcsqOptimal(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
-        return (code["scale"][0] * code["levels"].astype(np.float32))[code["index"]]
+    def reconstruct(self, code: Code) -> np.ndarray:
+        return (code.number("scale") * code["levels"].astype(np.float32))[code["index"]]
 
 
 def cells_of(values: np.ndarray, step: float) -> np.ndarray:

@@ -61,11 +61,13 @@ class FeedbackTrellis(SuccessiveCancellation):
 
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
         index, counts = (
-            code["index"].astype(np.int64) + int(code["first"][0]),
+            code["index"].astype(np.int64) + int(code.number("first")),
             code["counts"].astype(np.int64),
         )
-        if index.size != code.shape[0] * code.shape[1] or len(counts) <= 2 * column_class.max(initial=0):
-            raise ValueError("The code does not hold an index for every weight.")
+        if index.size != code.weights or len(counts) < 2 * (int(column_class.max(initial=0)) + 1):
+            raise ValueError(
+                "The code does not hold an index for every weight, or a count for every context."
+            )
         starts = np.cumsum(counts) - counts
         return _follow(index, starts, column_class.astype(np.int64), subsets_of(self.states), code.shape)
 

@@ -63,7 +63,7 @@ class _SignedMaximum(_Gguf):
         index = _truncated_steps(values, zero, reciprocal(step), shift, self.levels, self.size)
         return Code(values.shape, {"index": Stream.fixed(index, self.levels), "scale": Stream.floats(step)})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         table = np.arange(self.levels, dtype=np.float32) - self.levels // 2
         return table_weights(code["index"], code["scale"], table, self.size)
 
@@ -111,7 +111,7 @@ class _Range(_Gguf):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         table = np.arange(self.levels, dtype=np.float32)
         weights = table_weights(code["index"], code["scale"], table, self.size)
         weights += table_weights(np.zeros_like(code["index"]), code["minimum"], np.ones(1), self.size)
@@ -159,7 +159,7 @@ class Q8_0(_Gguf):
         index = _rounded_steps(values, reciprocal(step), self.size)
         return Code(values.shape, {"index": Stream.fixed(index, 256), "scale": Stream.floats(step)})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         return table_weights(code["index"], code["scale"], np.arange(-128.0, 128.0), self.size)
 
 

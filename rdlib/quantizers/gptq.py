@@ -74,7 +74,7 @@ class GPTQ(Wrapper):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         return self.inner.decode(code)
 
 

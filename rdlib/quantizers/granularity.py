@@ -26,11 +26,20 @@ class Granularity(ABC):
         """Weights of a row that share a scale; the last group of a row may be shorter."""
 
     def expand(self, scales: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """The scale of every weight, shape (out, in)."""
-        if not scales.size:  # no weights
+        """The scale of every weight, shape (out, in).
+
+        Raises:
+            ValueError: there is not a scale for every group.
+        """
+        if not shape[0] * shape[1]:
             return np.zeros(shape, np.float32)
-        groups = np.broadcast_to(scales.astype(np.float32), (shape[0], scales.shape[1]))
-        return np.repeat(groups, max(self.width(shape[1]), 1), axis=1)[:, : shape[1]]
+        groups = -(-shape[1] // self.width(shape[1]))
+        if scales.shape not in ((1, groups), (shape[0], groups)):
+            raise ValueError(
+                f"Scales of shape {scales.shape} are not those of {groups} groups a row of W {shape}."
+            )
+        rows = np.broadcast_to(scales.astype(np.float32), (shape[0], groups))
+        return np.repeat(rows, self.width(shape[1]), axis=1)[:, : shape[1]]
 
 
 @dataclass(frozen=True)

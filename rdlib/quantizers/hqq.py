@@ -69,7 +69,7 @@ class HQQ(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = code["index"]
         zero = table_weights(np.zeros_like(index), code["zero"], np.ones(1), self.size)
         scale = table_weights(np.zeros_like(index), code["scale"], np.ones(1), self.size)

@@ -67,10 +67,10 @@ class LatticeCoded(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         words = self.lattice.words[code["coset"]]
-        z = unsorted(code["index"], contexts_of(words, self.lattice)) + code["first"][0]
-        return from_runs(code["scale"][0] * self.lattice.points(2 * z + words), code.shape)
+        z = unsorted(code["index"], contexts_of(words, self.lattice)) + code.number("first")
+        return from_runs(code.number("scale") * self.lattice.points(2 * z + words), code.shape)
 
 
 def contexts_of(remainders: np.ndarray, lattice: Lattice) -> np.ndarray:

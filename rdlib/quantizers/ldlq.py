@@ -80,7 +80,7 @@ class LDLQ(Wrapper):
             stacked[name] = Stream(array.reshape(len(blocks), *stream.array.shape), stream.format)
         return stacked
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         rows, columns = code.shape
         count = -(-columns // self.width)
         stacked = {

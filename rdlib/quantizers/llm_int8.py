@@ -52,7 +52,7 @@ class LLMInt8(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         weights = table_weights(code["index"], code["scale"], INTEGERS, max(code.shape[1], 1))
         weights *= np.float32(1 / LARGEST)  # after s·q, as bitsandbytes does
         return weights

@@ -42,8 +42,8 @@ class LloydMax(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
-        table = code["scale"][0] * code["levels"].astype(np.float32)
+    def reconstruct(self, code: Code) -> np.ndarray:
+        table = code.number("scale") * code["levels"].astype(np.float32)
         return table[code["index"]]
 
 

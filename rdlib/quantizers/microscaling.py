@@ -68,7 +68,7 @@ class MXFP4(Rated):
         index = table_indices(values, reciprocal(scale.array), BOUNDS, self.size)
         return Code(values.shape, {"index": Stream.fixed(index, len(TABLE)), "scale": scale})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         return table_weights(code["index"], code["scale"], TABLE, self.size)
 
 
@@ -117,6 +117,6 @@ class NVFP4(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
-        scale = code["tensor_scale"][0] * code["scale"].astype(np.float32)
+    def reconstruct(self, code: Code) -> np.ndarray:
+        scale = code.number("tensor_scale") * code["scale"].astype(np.float32)
         return table_weights(code["index"], scale, TABLE, self.size)

@@ -50,10 +50,10 @@ class PublicCodebook(Rated):
         index = book.nearest(points.reshape(-1, self.dimension)).reshape(runs.shape[:2])
         return Code(values.shape, {"index": Stream.fixed(index, len(book.vectors)), "scale": scale})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = code["index"]
         book = self.codebook(code.streams["index"].format.size)
-        return from_runs(code["scale"][0] * book.vectors[index], code.shape)
+        return from_runs(code.number("scale") * book.vectors[index], code.shape)
 
 
 def best_scale(runs: np.ndarray, book: Codebook) -> float:

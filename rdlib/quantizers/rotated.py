@@ -46,9 +46,9 @@ class Rotated(Wrapper):
         seed = Stream.fixed(np.array([self.seed]), 1 << 32)
         return Code(values.shape, {"seed": seed} | dict(inner.streams))
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         turned = self.inner.decode(code).astype(np.float64)
-        return _turned(turned, int(code["seed"][0]), rotate_back).astype(np.float32)
+        return _turned(turned, int(code.number("seed")), rotate_back).astype(np.float32)
 
 
 def _turned(W: np.ndarray, seed: int, turn: Callable) -> np.ndarray:

@@ -69,7 +69,7 @@ class Uniform(_Uniform):
         index = symmetric_indices(values, scales, width, self.levels)
         return Code(values.shape, {"index": Stream.fixed(index, self.levels), "scale": scale})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         levels = code.streams["index"].format.size if "index" in code.streams else 0
         unit = np.linspace(-1, 1, levels, dtype=np.float32)
         return self.granularity.expand(code["scale"], code.shape) * unit[code["index"]]
@@ -117,7 +117,7 @@ class UniformAsymmetric(_Uniform):
         streams = {"index": Stream.fixed(index, self.levels), "scale": scale, "zero": zero}
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         steps = code["index"] - self.granularity.expand(code["zero"], code.shape)
         last = np.float32(max(code.streams["index"].format.size - 1, 1))
         return self.granularity.expand(code["scale"], code.shape) * (steps / last)

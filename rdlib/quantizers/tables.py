@@ -62,7 +62,7 @@ class _Table(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         flat = table_weights(code["index"].reshape(1, -1), code["scale"], self.table, self.size)
         return flat.reshape(code.shape)
 

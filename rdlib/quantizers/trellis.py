@@ -62,11 +62,11 @@ class BitshiftTrellis(Rated):
         index = Stream.fixed(registers >> (self.register - self.bits), 1 << self.bits)
         return Code(values.shape, {"index": index, "scale": Stream.floats(np.array([scale]), "float32")})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = code["index"]
         bits = code.streams["index"].format.size.bit_length() - 1
         chosen = gaussian_code(self.register)[registers_of(index, bits, self.register)]
-        return code["scale"][0] * in_rows(chosen, code.shape)
+        return code.number("scale") * in_rows(chosen, code.shape)
 
 
 @cache

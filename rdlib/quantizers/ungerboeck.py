@@ -138,11 +138,11 @@ class TrellisCoded(_Ungerboeck):
         subset = subsets_of(self.states)[registers]
         return registers, np.take_along_axis(places, subset[..., None], axis=2)[..., 0]
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index, bits = code["index"].astype(np.int64), code.streams["index"].format.size.bit_length() - 1
         subset = subsets_of(self.states)[registers_of(index >> (bits - 1), 1, self.register)]
         place = index & ((1 << (bits - 1)) - 1)
-        levels = code["scale"][0] * code["levels"].astype(np.float32)
+        levels = code.number("scale") * code["levels"].astype(np.float32)
         return in_rows(levels[SUBSETS * place + subset], code.shape)
 
 
@@ -208,9 +208,11 @@ class EntropyCodedTrellis(_Ungerboeck):
             step *= 2.0 ** (rate - self.bits)
         return step
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         subset = subsets_of(self.states)[registers_of(code["coset"], 1, self.register)]
         index = unsorted(code["index"], subset).astype(np.int64)
         offset = (code["offset"].astype(np.float32) - 127) / np.float32(63.5)
-        levels = SUBSETS * np.float32(code["first"][0]) + np.arange(len(offset), dtype=np.float32) + offset
-        return in_rows(code["step"][0] * levels[SUBSETS * index + subset], code.shape)
+        levels = (
+            SUBSETS * np.float32(code.number("first")) + np.arange(len(offset), dtype=np.float32) + offset
+        )
+        return in_rows(code.number("step") * levels[SUBSETS * index + subset], code.shape)

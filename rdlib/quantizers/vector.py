@@ -70,12 +70,9 @@ class _Codebooks(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = code["index"]
-        with np.errstate(over="ignore"):
-            books = code["scale"][0] * code["codebook"].astype(np.float32)
-        if not np.isfinite(books).all():
-            raise ValueError("The codebook times its scale does not fit float32.")
+        books = code.number("scale") * code["codebook"].astype(np.float32)
         return from_runs(books[self._codebook_of(index.shape), index], code.shape)
 
 
@@ -204,9 +201,9 @@ class ResidualQuantizer(Rated):
         }
         return Code(values.shape, streams)
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = code["index"]
-        books = code["scale"][0] * code["codebook"].astype(np.float32)
+        books = code.number("scale") * code["codebook"].astype(np.float32)
         total = np.zeros((*index.shape[:2], books.shape[-1]), np.float32)
         for stage in range(index.shape[2]):
             total += books[stage][index[..., stage]]

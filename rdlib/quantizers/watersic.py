@@ -147,11 +147,12 @@ class SuccessiveCancellation(Rated):
             step = float(moved) if low < moved < high else float(np.sqrt(low * high))
         return step
 
-    def decode(self, code: Code) -> np.ndarray:
-        if code["spacing"].shape != code.shape[1:] or code["shrinkage"].shape != code.shape[1:]:
-            raise ValueError("The code does not hold a spacing and a shrinkage for every column.")
+    def reconstruct(self, code: Code) -> np.ndarray:
+        for name in ("spacing", "shrinkage", "column_class"):
+            if code[name].shape != code.shape[1:]:
+                raise ValueError(f"The code does not hold a {name} for every column.")
         z = self._indices(code, code["column_class"])
-        alpha = _spacings(code["spacing"], code["step"][0])
+        alpha = _spacings(code["spacing"], code.number("step"))
         return (z * (_factor(code["shrinkage"]) * alpha)).astype(np.float32)
 
 
@@ -179,7 +180,7 @@ class WaterSIC(SuccessiveCancellation):
 
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
         contexts = np.broadcast_to(column_class, code.shape)
-        return unsorted(code["index"], contexts).astype(np.int64) + int(code["first"][0])
+        return unsorted(code["index"], contexts).astype(np.int64) + int(code.number("first"))
 
 
 def _spacings(spacing: np.ndarray, step: float) -> np.ndarray:

@@ -51,7 +51,7 @@ class EntropyCoded(Wrapper):
         coded = Stream.coded(code["index"], table)
         return Code(code.shape, {"table": table} | dict(code.streams) | {"index": coded})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         index = Stream(code["index"], Fixed(len(code["table"])))
         return self.inner.decode(Code(code.shape, dict(code.streams) | {"index": index}))
 
@@ -96,7 +96,7 @@ class RowClassified(Wrapper):
             code.shape, {"row_class": row_class, "table": table, "index": Stream(index, form)} | streams
         )
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         if code["row_class"].shape != code.shape[:1] or code["table"].ndim != 2:
             raise ValueError("The code does not hold a class for every row.")
         index = Stream(code["index"], Fixed(code["table"].shape[1]))
@@ -131,5 +131,5 @@ class Scaled(Wrapper):
         inner = self.inner.encode(np.divide(values, s, out=np.zeros_like(values), where=s > 0))
         return Code(values.shape, dict(inner.streams) | {"group_scale": scale})
 
-    def decode(self, code: Code) -> np.ndarray:
+    def reconstruct(self, code: Code) -> np.ndarray:
         return self.granularity.expand(code["group_scale"], code.shape) * self.inner.decode(code)
