@@ -19,6 +19,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from rdlib import notebook, page, report
 from rdlib.parameters import ParameterError, chosen, declared
 
 PACKAGE = Path(__file__).resolve().parent
+PATIENCE = 3.0  # seconds; longer than a kernel outlives the run that started it
 RESULTS = "results"  # the parameter that tells a notebook in which folder to leave its tables
 
 
@@ -180,10 +182,10 @@ def run(root: Path, experiment: str) -> Path:
     steps = plan(root, experiment)
     build = root / "build" / experiment
     digest.cache_clear()
-    with alone(build):
+    with alone(build) as lock:
         before = {path.stem: read_state(path) for path in (build / "state").glob("*.json")}
         try:
-            after = {step.name: run_step(step, build, before.get(step.name, {})) for step in steps}
+            after = {step.name: run_step(step, build, before.get(step.name, {}), lock) for step in steps}
         except notebook.NotebookFailed:
             if not (build / "manifest.json").exists():  # there is no earlier page: show how far it came
                 report.write(build)
@@ -194,7 +196,7 @@ def run(root: Path, experiment: str) -> Path:
     return build
 
 
-def run_step(step: Step, build: Path, state: dict) -> dict:
+def run_step(step: Step, build: Path, state: dict, lock: int) -> dict:
     """Run one notebook unless its ``state`` is up to date; put its outputs in place; return its new state."""
     partial = build / f"{step.name}.partial.ipynb"
     partial.unlink(missing_ok=True)
@@ -203,7 +205,7 @@ def run_step(step: Step, build: Path, state: dict) -> dict:
         print(f"{step.name} is up to date.", file=sys.stderr)
         return state
     try:
-        outputs, model = execute(step, build / "desk")
+        outputs, model = execute(step, build / "desk", lock)
     except notebook.NotebookFailed as failure:
         notebook.write(partial, notebook.text(failure.partial))
         raise notebook.NotebookFailed(f"{failure} (kept: {partial})", failure.partial) from None
@@ -215,8 +217,8 @@ def run_step(step: Step, build: Path, state: dict) -> dict:
     return state
 
 
-def execute(step: Step, desk: Path) -> tuple[dict[str, bytes], dict | None]:
-    """Run one notebook, which leaves its tables on the desk.
+def execute(step: Step, desk: Path, lock: int) -> tuple[dict[str, bytes], dict | None]:
+    """Run one notebook, which leaves its tables on the desk, and whose kernel keeps the lock open.
 
     Returns:
         Its outputs by file name, and what it says in ``model.json`` about the model that it measured.
@@ -225,7 +227,7 @@ def execute(step: Step, desk: Path) -> tuple[dict[str, bytes], dict | None]:
     desk.mkdir()
     results = {RESULTS: os.path.relpath(desk, step.notebook.parent)} if step.writes_results else {}
     try:
-        executed = notebook.execute(step.notebook, step.chosen | results)
+        executed = notebook.execute(step.notebook, step.chosen | results, [lock])
         pictures = notebook.figures(executed)
         outputs = {
             f"{step.name}.ipynb": notebook.text(executed).encode(),
@@ -292,15 +294,29 @@ def read_state(path: Path) -> dict:
 
 
 @contextmanager
-def alone(build: Path) -> Iterator[None]:
-    """Keep any other run out of the folder for as long as this one is in it."""
+def alone(build: Path) -> Iterator[int]:
+    """Keep any other run out of the folder for as long as this one, or a kernel of it, is in it.
+
+    Yields:
+        the file descriptor of the lock, for kernels to inherit: one that is left behind by a run that was killed
+        ends a second later, and until then may write.
+    """
     (build / "state").mkdir(parents=True, exist_ok=True)
     with (build / "state" / "lock").open("w") as lock:
+        _lock(lock.fileno(), build)
+        yield lock.fileno()
+
+
+def _lock(file: int, build: Path) -> None:
+    """Take the lock, or raise Busy if it is not given back within PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"Another run is at work in {build}; wait for it to finish.") from None
-        yield
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise Busy(f"Another run is at work in {build}; wait for it to finish.") from None
+            time.sleep(0.1)
 
 
 def main() -> None:
@@ -312,6 +328,8 @@ def main() -> None:
         build = run(Path(), experiment)
     except (ParameterError, notebook.NotebookFailed, Busy) as error:
         sys.exit(str(error))
+    except OSError as error:  # no room, no right to write: what is whole counts, and nothing else
+        sys.exit(f"{error}. The finished notebooks are kept; the next run goes on from there.")
     except KeyboardInterrupt:
         sys.exit("Stopped. The finished notebooks are kept; the next run goes on from there.")
     points, pages = len(pd.read_parquet(build / "results.parquet")), len(list(build.glob("[0-9]*.html")))

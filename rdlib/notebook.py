@@ -9,18 +9,20 @@ import base64
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
+from traitlets import Int, List
 from traitlets.config import Config
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})  # between this process and the kernel
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT = (
     "alt",
@@ -40,10 +42,25 @@ class NotebookFailed(RuntimeError):
         self.partial = partial
 
 
-def execute(path: Path, parameters: dict[str, object]) -> NotebookNode:
+class Manager(AsyncKernelManager):
+    """Starts kernels that inherit an open file, so that a lock on it lasts until the kernel, too, has ended."""
+
+    inherited = List(Int(), help="file descriptors").tag(config=True)
+
+    async def start_kernel(self, **more: object) -> None:
+        """Start the kernel."""
+        await super().start_kernel(pass_fds=self.inherited, **more)
+
+
+def execute(path: Path, parameters: dict[str, object], inherited: Sequence[int] = ()) -> NotebookNode:
     """Run a notebook in its own folder and a fresh kernel of this Python; the file itself is not touched.
 
     What cells write to stderr (warnings, not progress bars) is passed on to this process's stderr.
+
+    Args:
+        path: of the notebook.
+        parameters: those that differ from its defaults.
+        inherited: file descriptors that the kernel keeps open.
 
     Raises:
         NotebookFailed: the message names notebook, cell and error in one sentence.
@@ -59,7 +76,11 @@ def execute(path: Path, parameters: dict[str, object]) -> NotebookNode:
                 language=KERNEL["language"],
                 cwd=path.parent,
                 progress_bar={"desc": path.stem, "file": sys.stderr},
-                config=ENCRYPTED,
+                kernel_manager_class=Manager,
+                config=Config(
+                    KernelManager={"transport_encryption": "auto"},  # between this process and the kernel
+                    Manager={"inherited": list(inherited)},
+                ),
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             partial = nbformat.read(running, as_version=4)

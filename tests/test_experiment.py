@@ -184,7 +184,7 @@ ALL = [change_library, change_model]
 def test_what_changed_is_run_again(project, monkeypatch, change, first):
     ran = []
 
-    def fail(path, parameters):
+    def fail(path, *_):
         ran.append(path.stem)
         raise NotebookFailed("stop here", new_notebook())
 
@@ -272,6 +272,14 @@ def test_exit_status(project):
 def test_two_runs_at_once(project):
     with alone(project / "build/demo"), pytest.raises(Busy, match="build/demo"):
         run(project, "demo")
+
+
+def test_a_kernel_holds_the_lock_of_its_run(project):
+    """So that none that outlives its run can write into the folder of the next."""
+    make(project, "03_three", "import os\n\nprint(os.fstat(divisor).st_ino)")
+    with alone(project / "build/demo") as lock:
+        executed = notebook.execute(project / "notebooks/03_three.ipynb", {"divisor": lock}, [lock])
+    assert int(executed.cells[-1].outputs[0].text) == (project / "build/demo/state/lock").stat().st_ino
 
 
 @pytest.mark.parametrize(

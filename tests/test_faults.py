@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,20 @@ SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 
 
 # Imports once and forks for every run, so that a kill costs no start of Python.
 SERVER = """
-import os, signal, sys, time
+import os, resource, signal, sys, time
 from pathlib import Path
+import nbformat
 from rdlib import experiment
 from rdlib.census import run as census
 
 def work(kind, *folders):
+    if kind == "room":  # no file may grow beyond so many bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(folders[0]), int(folders[0])))
+        return work(*folders[1:])
+    if kind == "nobody":  # root may write anywhere
+        nbformat.validate(nbformat.v4.new_notebook())  # imported late, from where nobody may not read
+        os.seteuid(65534)
+        return work(*folders)
     if kind == "census":
         census.census(folders[0], folders[1], jobs=1)
     else:
@@ -39,6 +48,8 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
             work(*arguments)
+        except OSError:
+            os._exit(28)
         except BaseException:
             os._exit(1)
         os._exit(0)
@@ -56,10 +67,11 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[subprocess.Popen]:
+def server(tmp_path_factory) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))},
+    )  # fmt: skip
     yield process
     process.stdin.close()
     process.wait(timeout=30)
@@ -121,14 +133,19 @@ def test_a_census_survives_kills(server, tmp_path, tally):
     tally("censuses that were whole in the end", through)
 
 
-def test_a_run_survives_kills(server, tmp_path, tally):
-    root = tmp_path / "project"
+def project(root: Path, *cells: str) -> Path:
+    """An experiment of two small notebooks, the first with these cells."""
     for folder in ("notebooks", "params/demo", "rdlib/assets"):
         (root / folder).mkdir(parents=True)
-    make(root, "01_one", COUNT, TABLE)
+    make(root, "01_one", COUNT, TABLE, *cells)
     make(root, "02_two", COUNT, TABLE, FIGURE, name="line")
     for name in ("01_one", "02_two"):
         (root / f"params/demo/{name}.yaml").write_text("")
+    return root
+
+
+def test_a_run_survives_kills(server, tmp_path, tally):
+    root = project(tmp_path / "project")
 
     def start():
         shutil.rmtree(root / "build", ignore_errors=True)
@@ -139,6 +156,66 @@ def test_a_run_survives_kills(server, tmp_path, tally):
     )  # fmt: skip
     tally("kills of a run", killed)
     tally("runs that were whole in the end", through)
+
+
+@pytest.mark.parametrize("kind", ["run", "census"])
+def test_without_room_nothing_half_written_is_taken_for_whole(server, tmp_path, kind, tally):
+    """No file may grow beyond a limit: an error of the system in whichever write comes first."""
+    if kind == "run":
+        root = project(tmp_path / "project")
+        arguments, out = ("run", root), root / "build/demo"
+    else:
+        model, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
+        arguments = ("census", model, out)
+    assert work(server, 300, True, *arguments) == "exit 0"
+    whole = contents(out)
+    sizes = sorted({len(data) for data in whole.values()})
+    shutil.rmtree(out)
+    for limit in [1, *(size - 1 for size in sizes[:: max(len(sizes) // 6, 1)]), sizes[-1] - 1]:
+        end = work(server, 300, True, "room", limit, *arguments)
+        assert end in ("exit 28", "exit 1"), f"{limit} bytes: {end}"
+        half = {name for name, data in contents(out).items() if name in whole and data != whole[name]}
+        assert half <= {"index.html"}, "a first failure shows how far it came"
+        tally("writes without room", 1)
+    assert work(server, 300, True, *arguments) == "exit 0"
+    assert {n: d for n, d in contents(out).items() if "unfinished" not in n and "partial" not in n} == whole
+
+
+@pytest.mark.parametrize("kind", ["run", "census"])
+def test_without_the_right_to_write_there_is_an_error_of_the_system(server, kind):
+    """As another user, who may read but not write."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        if kind == "run":
+            root = project(Path(folder) / "project")
+            arguments, out = ("run", root), root / "build"
+        else:
+            model, out = write_checkpoint(Path(folder) / "model", **SMALL), Path(folder) / "out"
+            arguments = ("census", model, out)
+        out.parent.chmod(0o555)
+        nobody = ("nobody",) if os.geteuid() == 0 else ()
+        assert work(server, 300, True, *nobody, *arguments) == "exit 28"
+        out.parent.chmod(0o755)
+        assert not out.exists()
+
+
+def test_a_kernel_that_is_left_behind_holds_the_folder(server, tmp_path):
+    """Only the driver is killed, in the middle of a cell: the next run waits until its kernel has ended."""
+    slow = "import time\n\ntime.sleep(60)\nopen('late', 'w').close()"
+    root = project(tmp_path / "project", slow)
+    started = time.monotonic()
+    assert work(server, 6, False, "run", root) == "killed"
+    make(root, "01_one", COUNT, TABLE)  # the same without the wait
+    ends = []
+    while not ends or ends[-1] != "exit 0":
+        assert time.monotonic() - started < 60
+        ends.append(work(server, 300, True, "run", root))
+    assert set(ends[:-1]) <= {"exit 1"}
+    assert not (root / "notebooks/late").exists()
+    fresh = project(tmp_path / "fresh")
+    assert work(server, 300, True, "run", fresh) == "exit 0"
+    for name in ("results.csv", "results.parquet", "tables/01_one.parquet", "figures/02_two-line.png"):
+        assert (root / "build/demo" / name).read_bytes() == (fresh / "build/demo" / name).read_bytes()
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
@@ -152,11 +229,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
 
 def test_a_clock_that_goes_back_changes_nothing(tmp_path, server):
     """What is up to date is told by content: files from the future, or from 1970, are as good."""
-    root = tmp_path / "project"
-    for folder in ("notebooks", "params/demo", "rdlib/assets"):
-        (root / folder).mkdir(parents=True)
-    make(root, "01_one", COUNT, TABLE)
-    (root / "params/demo/01_one.yaml").write_text("")
+    root = project(tmp_path / "project")
     assert work(server, 300, True, "run", root) == "exit 0"
     before = contents(root / "build/demo")
     for k, path in enumerate(p for p in root.rglob("*") if p.is_file()):
