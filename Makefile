@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare properties fuzz faults audit lock test format lab refresh train census checkpoints clean
+.PHONY: help run compare properties fuzz faults audit resolve lock test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -38,10 +38,17 @@ audit: $(READY) .venv-audit/.ready ## Check the pinned packages for known vulner
 	$(BIN)/python -m pip check
 	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
-lock: .venv-audit/.ready ## Write build/requirements.lock: every package with the hashes of its files
+COMPILE := .venv-audit/bin/uv pip compile --quiet --extra test --constraint constraints.txt
+
+resolve: .venv-audit/.ready ## Find a set of packages that fit together on Python 3.11, 3.12 and 3.13 each
 	@mkdir -p build
-	.venv-audit/bin/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras \
-	    --extra test --constraint constraints.txt --output-file build/requirements.lock pyproject.toml
+	@for python in 3.11.9 3.12 3.13; do \
+	    $(COMPILE) --python-version $$python --output-file build/python-$$python.txt pyproject.toml || exit 1; \
+	    echo "Python $$python: $$(grep -c == build/python-$$python.txt) packages"; done
+
+lock: $(READY) .venv-audit/.ready ## Write build/requirements.lock: every package with the hashes of its files
+	@mkdir -p build
+	$(COMPILE) --python $(BIN)/python --generate-hashes --output-file build/requirements.lock pyproject.toml
 
 format: $(READY) ## Format the code as `make test` wants it
 	$(BIN)/ruff check --fix .
@@ -93,7 +100,7 @@ $(READY): pyproject.toml constraints.txt
 
 .venv-audit/.ready:
 	@$(PYTHON) -m venv .venv-audit
-	@.venv-audit/bin/python -m pip install -qq --disable-pip-version-check pip-audit pip-tools
+	@.venv-audit/bin/python -m pip install -qq --disable-pip-version-check pip-audit uv
 	@touch $@
 
 # Environments of the packages that quantize; only `make checkpoints` needs them.

@@ -1,6 +1,7 @@
 """The same numbers whatever the folder, the number of threads, and the day; what cannot be is bounded."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,29 @@ def test_every_quantizer_is_the_same_in_every_digit(tmp_path):
     """One thread here, two there: integers, bytes and all digits of floats agree."""
     one, two = (printed(EVERY_QUANTIZER, tmp_path / f"folder-{n}", n) for n in (1, 2))
     assert len(one) > 50 and one == two
+
+
+@pytest.mark.parametrize("notebook", ["02_scalar_rd"])
+def test_a_table_of_results_is_the_same_in_every_byte(tmp_path, notebook):
+    """A run in one folder on one thread, and in another on two: all digits of all points, and every figure."""
+    results = []
+    for threads in (1, 2):
+        root = tmp_path / f"folder-{threads}"
+        (root / "params/mini").mkdir(parents=True)
+        shutil.copytree(TESTS.parent / "notebooks", root / "notebooks")
+        (root / f"params/mini/{notebook}.yaml").write_text("bits: [2, 4]\n")
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        command = [sys.executable, "-m", "rdlib.experiment", "mini"]
+        run = subprocess.run(
+            command, cwd=root, env=os.environ | dict.fromkeys(names, str(threads)),
+            capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        build = root / "build/mini"
+        kept = [path for path in build.rglob("*") if path.suffix in (".csv", ".parquet", ".png", ".ipynb")]
+        results.append({path.relative_to(build).as_posix(): path.read_bytes() for path in kept})
+    assert results[0].keys() == results[1].keys() and len(results[0]) > 5
+    assert [name for name in results[0] if results[0][name] != results[1][name]] == []
 
 
 def test_products_of_the_network_differ_by_their_last_bits_only(tmp_path):

@@ -267,6 +267,10 @@ def test_exit_status(project):
     (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
     failed = main("demo")
     assert failed.returncode == 1 and "code cell 3" in failed.stderr.splitlines()[-1]
+    shutil.rmtree(project / "build")
+    (project / "build").write_text("a file in the place of the folder")
+    barred = main("demo")
+    assert barred.returncode == 1 and barred.stderr.count("\n") == 1 and "build/demo" in barred.stderr
 
 
 def test_two_runs_at_once(project):
