@@ -54,7 +54,7 @@ class EcsqMidpoint(Rated):
         return {}
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        return (code["index"] + code.number("first")) * code.number("step")
+        return (code["index"].astype(np.float32) + code.number("first")) * code.number("step")
 
 
 @dataclass(frozen=True)

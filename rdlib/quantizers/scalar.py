@@ -118,6 +118,6 @@ class UniformAsymmetric(_Uniform):
         return Code(values.shape, streams)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        steps = code["index"] - self.granularity.expand(code["zero"], code.shape)
+        steps = code["index"].astype(np.float32) - self.granularity.expand(code["zero"], code.shape)
         last = np.float32(max(code.streams["index"].format.size - 1, 1))
         return self.granularity.expand(code["scale"], code.shape) * (steps / last)
