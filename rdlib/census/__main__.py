@@ -27,7 +27,9 @@ def main() -> None:
             file = census(given.model, given.out, not given.scalar, given.blahut, given.sample, given.jobs)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as error:
+        if not isinstance(error.__cause__ or error, KeyboardInterrupt):  # compiled code wraps it
+            raise
         sys.exit("Stopped. The finished tensors are kept; the next run goes on from there.")
     print(f"Look at {file.with_suffix('.html')}; every point is in {file}.")
 
