@@ -14,11 +14,11 @@ help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 run: $(READY) ## Run the notebooks of EXPERIMENT (a folder of params/; default: demo) into build/EXPERIMENT
-	@$(BIN)/python -m rdlib.experiment $(EXPERIMENT)
+	@$(BIN)/python -m rdlib.runs.experiment $(EXPERIMENT)
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
-	@$(BIN)/python -m rdlib.compare $(A) $(B)
+	@$(BIN)/python -m rdlib.runs.compare $(A) $(B)
 
 test: $(READY) ## Check the code, run the unit tests, and run every notebook against its committed outputs
 	$(BIN)/ruff check .
@@ -58,11 +58,11 @@ lab: $(READY) ## Open the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab notebooks/index.ipynb
 
 refresh: $(READY) ## Execute the committed notebooks again, in place (NOTEBOOK=02_scalar_rd for one of them)
-	$(BIN)/python -m rdlib.notebook $(NOTEBOOK)
+	$(BIN)/python -m rdlib.runs.notebook $(NOTEBOOK)
 
 train: $(READY) ## Train the embedded model again: CORPUS=folder OUT=folder ARGS="--passes file.txt=5 ..."
 	$(if $(and $(CORPUS),$(OUT)),,$(error Say where text and model are: make train CORPUS=folder OUT=folder ARGS=...))
-	$(BIN)/python -m rdlib.train $(CORPUS) $(OUT) $(ARGS)
+	$(BIN)/python -m rdlib.tools.train $(CORPUS) $(OUT) $(ARGS)
 
 census: $(READY) ## Measure every tensor of MODEL into OUT (default: build/census; ARGS="--cluster tcp://...")
 	$(if $(MODEL),,$(error Say which model: make census MODEL=folder-or-hub-id OUT=folder))
@@ -77,11 +77,11 @@ checkpoints: export GPTQMODEL_CPU_WORKERS = 2
 checkpoints: export HF_HUB_OFFLINE = 1
 checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
 	rm -rf build/checkpoints
-	.venv-legacy/bin/python -m rdlib.producers.auto_gptq build/checkpoints
-	.venv-producers/bin/python -m rdlib.producers.gptqmodel build/checkpoints
-	.venv-producers/bin/python -m rdlib.producers.autoawq build/checkpoints
-	$(BIN)/python -m rdlib.producers.bitsandbytes build/checkpoints
-	$(BIN)/python -m rdlib.producers.compare build/checkpoints $(if $(REPLACE),--replace)
+	.venv-legacy/bin/python -m rdlib.tools.producers.auto_gptq build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.gptqmodel build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.autoawq build/checkpoints
+	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
+	$(BIN)/python -m rdlib.tools.producers.compare build/checkpoints $(if $(REPLACE),--replace)
 	for environment in .venv-legacy .venv-producers; do \
 	    $$environment/bin/python -m pytest -q tests/test_checkpoints_direct.py || exit 1; done
 

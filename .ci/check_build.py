@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib.report import render
+from rdlib.runs.report import render
 
 experiment = sys.argv[1]
 build = Path("build") / experiment

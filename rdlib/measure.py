@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from rdlib.code import PAYLOAD, Code
-from rdlib.formats import ContextAns
+from rdlib.code.ans import ContextAns
+from rdlib.code.code import PAYLOAD, Code
 from rdlib.histogram import entropy_of
 from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32

@@ -18,7 +18,7 @@ from scipy.spatial import Voronoi, voronoi_plot_2d
 from scipy.stats import laplace, norm
 
 from rdlib.histogram import Histogram
-from rdlib.theory import gaussian_distortion
+from rdlib.theory.gaussian import gaussian_distortion, to_db
 
 # Okabe and Ito's colours, legible to the colour-blind; the first word or words of a method's name decide.
 COLOURS = {
@@ -114,7 +114,7 @@ def use_style() -> None:
     )
 
 
-def look(method: str) -> dict:
+def method_style(method: str) -> dict:
     """Colour, marker and line of a method."""
     levels = method.removeprefix("rotated ")
     colour = next((c for name, c in COLOURS.items() if levels.startswith(name)), "#333333")
@@ -126,12 +126,6 @@ def look(method: str) -> dict:
         "ls": ":" if levels != method else "--" if coded else "-",
         "markerfacecolor": "white" if coded else colour,
     }
-
-
-def decibel(ratio: np.ndarray) -> np.ndarray:
-    """10·log₁₀, −∞ where nothing is left."""
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(np.asarray(ratio, float))
 
 
 def rate_distortion(
@@ -153,13 +147,15 @@ def rate_distortion(
     limit = min(points.rate.max() * 1.04, 9.0)
     rates = np.linspace(0, limit, 400)
     for (name, bound), line in zip(bounds.items(), BOUNDS, strict=False):
-        top.plot(rates, decibel(bound(rates)), label=name, zorder=1, **line)
+        top.plot(rates, to_db(bound(rates)), label=name, zorder=1, **line)
     for method, curve in points.groupby("method", sort=False):
         curve = curve[curve.nmse > 0].sort_values("rate")
-        top.plot(curve.rate, decibel(curve.nmse), label=method, **look(method))
-        low.plot(curve.rate, gap_bits(curve.rate, curve.nmse, next(iter(bounds.values()))), **look(method))
+        top.plot(curve.rate, to_db(curve.nmse), label=method, **method_style(method))
+        low.plot(
+            curve.rate, gap_bits(curve.rate, curve.nmse, next(iter(bounds.values()))), **method_style(method)
+        )
     top.set(ylabel="distortion D/σ² (dB)", title=title)
-    lowest = decibel(points.nmse[points.nmse > 0].min())
+    lowest = to_db(points.nmse[points.nmse > 0].min())
     top.set_ylim(lowest - 3, min(top.get_ylim()[1], 6))  # worse than sending nothing is not worth the room
     low.axhline(0, **BOUNDS[0])
     low.set(xlabel="rate (total bits per weight)", ylabel=f"gap to\n{next(iter(bounds))} (bits)")
@@ -173,7 +169,7 @@ def rate_distortion(
 def mse_axis(ax: Axes, variance: float) -> None:
     """A second vertical axis: the distortion as MSE, in the square of the weights' unit."""
     second = ax.secondary_yaxis(
-        "right", functions=(lambda db: db + decibel(variance), lambda db: db - decibel(variance))
+        "right", functions=(lambda db: db + to_db(variance), lambda db: db - to_db(variance))
     )
     second.yaxis.set_major_formatter(lambda db, _: f"{10 ** (db / 10):.0e}")
     second.set_ylabel("MSE")
@@ -275,11 +271,10 @@ def by_layer(frame: pd.DataFrame, label: str, title: str = "", ax: Axes | None =
 
 __all__ = [
     "by_layer",
-    "decibel",
     "density",
     "gap_bits",
     "heat_map",
-    "look",
+    "method_style",
     "mse_axis",
     "quantile_quantile",
     "rate_distortion",

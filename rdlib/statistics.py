@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.histogram import Histogram
-from rdlib.models import Checkpoint, Weight
+from rdlib.models.checkpoint import Checkpoint, Weight
 from rdlib.weights import as_float32
 
 
@@ -33,7 +33,7 @@ def statistics(W: np.ndarray) -> dict[str, float]:
         "peak": histogram.largest / sigma if sigma else float("nan"),
         "row_spread_db": spread_db(rows),
         "column_spread_db": spread_db(columns),
-        "row_gain_bits": gain_bits(rows),
+        "row_gain_bits": coding_gain_bits(rows),
         "entropy": histogram.entropy,
         "distinct": len(histogram.values),
     }
@@ -44,13 +44,13 @@ def spread_db(powers: np.ndarray) -> float:
     return float(np.std(10 * np.log10(powers[powers > 0]))) if (powers > 0).any() else 0.0
 
 
-def gain_bits(powers: np.ndarray) -> float:
+def coding_gain_bits(powers: np.ndarray) -> float:
     """½·log₂(arithmetic mean / geometric mean) ≥ 0 of powers, in bits; over those that are not zero."""
     powers = powers[powers > 0]
     return float(np.log2(powers.mean()) - np.log2(powers).mean()) / 2 if len(powers) else 0.0
 
 
-def survey(checkpoint: Checkpoint, weights: Iterable[Weight]) -> pd.DataFrame:
+def weight_statistics(checkpoint: Checkpoint, weights: Iterable[Weight]) -> pd.DataFrame:
     """One row of :func:`statistics` for every weight matrix, read one at a time."""
 
     def rows() -> Iterator[dict]:

@@ -16,12 +16,13 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "N
     os.environ[threads] = "1"
 
 import numpy as np  # noqa: E402
+from rdlib.theory.theory import to_db  # noqa: E402
 from scipy.spatial import cKDTree  # noqa: E402
 
 from rdlib.measure import measure  # noqa: E402
 from rdlib.quantizers import A2, D4, E8, E8P, LatticeBall, LatticeCoded  # noqa: E402
-from rdlib.quantizers.e8p import e8p_codebook  # noqa: E402
-from rdlib.theory import LATTICE_MOMENTS, lattice_gap_db, to_db  # noqa: E402
+from rdlib.quantizers.lattice.e8p import e8p_codebook  # noqa: E402
+from rdlib.theory.high_resolution import NORMALIZED_SECOND_MOMENTS, space_filling_loss_db  # noqa: E402
 
 LIMIT = 20.0  # million weights a second, E8 on one core
 E8P_SCALE = 0.97  # about the best on N(0, 1)
@@ -105,7 +106,7 @@ def ladder() -> list[dict]:
         row["mse_at_2_bits"] = point.mse * 4 ** (point.rate - 2)
         row["gap_db"] = float(to_db(point.nmse * 4**point.rate))
         if isinstance(quantizer, LatticeCoded):
-            row["theory_db"] = float(lattice_gap_db(LATTICE_MOMENTS[quantizer.lattice.name]))
+            row["theory_db"] = float(space_filling_loss_db(NORMALIZED_SECOND_MOMENTS[quantizer.lattice.name]))
         rows.append(row)
     return rows
 

@@ -16,13 +16,13 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
-from rdlib.functional import Reference, compare
-from rdlib.models import open_checkpoint
-from rdlib.network import load_network, replaced
+from rdlib.functional.divergence import Reference, compare
+from rdlib.functional.sensitivity import Replay
+from rdlib.models.checkpoint import open_checkpoint
+from rdlib.network.network import load_network, replaced
+from rdlib.network.texts import load_tokenizer
+from rdlib.network.windows import cut_windows, read_tokens
 from rdlib.quantizers import LeastSquares, LloydMax, PerGroup, Uniform, UniformAsymmetric
-from rdlib.sensitivity import Replay
-from rdlib.texts import load_tokenizer
-from rdlib.windows import cut, read_tokens
 
 METHODS = (
     LloydMax(4),
@@ -45,7 +45,7 @@ def main() -> None:
     """Print the table and, where a path is given, write it as JSON; exit 1 where a target is missed."""
     checkpoint = open_checkpoint("embedded")
     network, tokenizer = load_network(checkpoint, "cpu"), load_tokenizer("embedded")
-    windows = cut(read_tokens("evaluation", tokenizer), 256).first(16)
+    windows = cut_windows(read_tokens("evaluation", tokenizer), 256).first(16)
     reference = Reference(network, windows)
     compare(network, reference)  # what is compiled or allocated once is not measured
     setup, replay = clock(Replay, network, reference)

@@ -26,13 +26,14 @@ from safetensors.numpy import save, save_file
 from sources import heavy
 from test_checkpoints import gptq_folder
 
+from rdlib.allocation.plan import Plan
 from rdlib.census import stored_tensors
 from rdlib.checkpoints.quantized import IN_THE_BOX, QuantizedCheckpoint
-from rdlib.code import Code, Stream
-from rdlib.formats import Fixed, Float
-from rdlib.models import Checkpoint
-from rdlib.parameters import Parameter, ParameterError, chosen
-from rdlib.plan import Plan
+from rdlib.code.code import Code, Stream
+from rdlib.code.fixed import Fixed
+from rdlib.code.floats import Float
+from rdlib.models.checkpoint import Checkpoint
+from rdlib.runs.parameters import Parameter, ParameterError, chosen
 
 NUMBERS = [
     b"0",
@@ -179,7 +180,7 @@ def _forged(stream: Stream, random: np.random.Generator) -> Stream:
 
 
 def safetensors(random: np.random.Generator, folder: Path) -> Iterator[Read]:
-    """Checkpoints of one file, through the census and through :class:`rdlib.models.Checkpoint`."""
+    """Checkpoints of one file, through the census and through :class:`rdlib.models.checkpoint.Checkpoint`."""
     arrays = {"model.layers.0.mlp.up_proj.weight": heavy((6, 8)), "model.norm.weight": heavy((1, 8))[0]}
     seed = save(arrays)
     (folder / "config.json").write_text("{}")

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rdlib.models import EMBEDDED, Checkpoint
-from rdlib.network import load_network
-from rdlib.texts import load_tokenizer
-from rdlib.windows import Windows, cut, read_tokens
+from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.hub import EMBEDDED
+from rdlib.network.network import load_network
+from rdlib.network.texts import load_tokenizer
+from rdlib.network.windows import Windows, cut_windows, read_tokens
 
 ROOT = Path(__file__).parents[1]
 TRAINED = [
@@ -59,13 +60,13 @@ def random_windows(count: int = 5, length: int = 12, seed: int = 0, **how: objec
     """Windows of uniform random tokens; the token 0 serves as BOS."""
     stride = how.get("stride") or length
     tokens = np.random.default_rng(seed).integers(1, VOCABULARY, length + stride * count)
-    return cut(tokens, length, **how).first(count)
+    return cut_windows(tokens, length, **how).first(count)
 
 
 def trained(folder: Path, count: int = 2, length: int = 128) -> tuple[LlamaForCausalLM, Checkpoint, Windows]:
     """A trained network with its checkpoint and some windows of the evaluation text."""
     checkpoint = Checkpoint(folder)
-    windows = cut(read_tokens("evaluation", load_tokenizer(folder)), length).first(count)
+    windows = cut_windows(read_tokens("evaluation", load_tokenizer(folder)), length).first(count)
     return load_network(checkpoint, "cpu"), checkpoint, windows
 
 

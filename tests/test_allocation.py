@@ -8,10 +8,10 @@ import pytest
 from networks import one_torch_thread, random_windows, saved, tiny  # noqa: F401
 from sources import one_thread  # noqa: F401
 
-from rdlib.allocation import exact, lagrangian, uniform
-from rdlib.moments import second_moments
-from rdlib.network import load_network
-from rdlib.plan import Plan, from_spec, spec_of
+from rdlib.allocation.plan import Plan, from_spec, spec_of
+from rdlib.allocation.rules import exact, lagrangian, uniform
+from rdlib.network.moments import second_moments
+from rdlib.network.network import load_network
 from rdlib.quantizers import E8, GPTQ, FeedbackTrellis, LatticeCoded, PerGroup, Rotated, Uniform, WaterSIC
 
 METHODS = [exact, lagrangian]

@@ -8,8 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rdlib.models import ASSETS, EMBEDDED, open_checkpoint
-from rdlib.train import END, held_out_loss
+from rdlib.files import ASSETS
+from rdlib.models.checkpoint import open_checkpoint
+from rdlib.models.hub import EMBEDDED
+from rdlib.tools.train import END, held_out_loss
 
 RECORD = json.loads((ASSETS / "training.json").read_text())
 

@@ -14,8 +14,7 @@ from record_block_formats import HQQ_BITS, RECORD, cases, errors, weights
 from scipy.stats import norm
 from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.block_maximum import gaussian_block_mse
-from rdlib.code import Code, Stream
+from rdlib.code.code import Code, Stream
 from rdlib.measure import measure
 from rdlib.quantizers import (
     E2M1,
@@ -36,8 +35,9 @@ from rdlib.quantizers import (
     UniformAsymmetric,
     UniformMidTread,
 )
-from rdlib.quantizers.double_quantized import dynamic_map, nearest_dynamic
-from rdlib.quantizers.microscaling import TABLE
+from rdlib.quantizers.blocks.double_quantized import dynamic_map, nearest_dynamic
+from rdlib.quantizers.blocks.microscaling import TABLE
+from rdlib.theory.block_maximum import gaussian_block_mse
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.block_maximum import block_normalised, gaussian_block_density, gaussian_block_mse
 from rdlib.measure import measure
 from rdlib.quantizers import NF4, Q4_0
+from rdlib.theory.block_maximum import block_normalised, gaussian_block_density, gaussian_block_mse
 
 pytestmark = pytest.mark.filterwarnings("error")
 

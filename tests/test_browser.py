@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from rdlib.explorer import CHOICES, Subject, with_clip
-from rdlib.models import open_checkpoint
+from rdlib.models.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"

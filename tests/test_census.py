@@ -24,9 +24,9 @@ from rdlib.census import census, run, sampled, stored_tensors, tensors
 from rdlib.census.grouped import GRANULARITIES, TABLES, rounded_to_float16
 from rdlib.census.rows import SCHEMA, tensor_rows
 from rdlib.census.scalar import METHODS
-from rdlib.code import Stream
+from rdlib.code.code import Stream
 from rdlib.measure import measure
-from rdlib.models import EMBEDDED
+from rdlib.models.hub import EMBEDDED
 from rdlib.quantizers import Uniform
 
 SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}

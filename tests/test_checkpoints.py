@@ -19,8 +19,9 @@ from rdlib.checkpoints import (
     unfold_awq,
 )
 from rdlib.checkpoints.package import quantize_by_package
-from rdlib.code import Code
-from rdlib.models import ASSETS, Checkpoint, open_checkpoint
+from rdlib.code.code import Code
+from rdlib.files import ASSETS
+from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 
 REFERENCES = {"model": ASSETS / "model", "multi-head": ASSETS / "checkpoints" / "multi-head"}
 

@@ -14,7 +14,7 @@ from rdlib.checkpoints import IN_THE_BOX, open_quantized
 @pytest.mark.parametrize("module", ["bitsandbytes", "gptqmodel", "autoawq", "auto_gptq"])
 def test_decoded_as_the_package_decodes_it(module):
     try:
-        producer = import_module(f"rdlib.producers.{module}")
+        producer = import_module(f"rdlib.tools.producers.{module}")
     except ImportError as error:
         pytest.skip(f"{module} is not installed here: {error}")
     for name in producer.CHECKPOINTS:

@@ -8,8 +8,10 @@ import zlib
 import numpy as np
 import pytest
 
-from rdlib.code import ENVELOPE, MAGIC, Code, Stream, frequency_table, open_envelope
-from rdlib.formats import FLOATS, Ans, Fixed, block, format_from
+from rdlib.code.ans import Ans
+from rdlib.code.code import ENVELOPE, MAGIC, Code, Stream, format_from, frequency_table, open_envelope
+from rdlib.code.fixed import Fixed, block
+from rdlib.code.floats import FLOATS
 
 pytestmark = pytest.mark.filterwarnings("error")
 

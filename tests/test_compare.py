@@ -10,8 +10,8 @@ import pytest
 from bs4 import BeautifulSoup
 from pages import HOSTILE, build, loads
 
-from rdlib import compare
-from rdlib.compare import DIFFERS, NOISE, SAME
+from rdlib.runs import compare
+from rdlib.runs.compare import DIFFERS, NOISE, SAME
 
 
 def points(**columns: object) -> pd.DataFrame:

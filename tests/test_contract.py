@@ -14,8 +14,8 @@ from quantizer_list import ALL, EXACT_ON_CONSTANTS, SCALAR, method
 from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
 import rdlib.quantizers
-from rdlib.code import ENVELOPE, PAYLOAD, Code, open_envelope
-from rdlib.formats import Fixed
+from rdlib.code.code import ENVELOPE, PAYLOAD, Code, open_envelope
+from rdlib.code.fixed import Fixed
 from rdlib.measure import measure, payload_entropy
 from rdlib.quantizers import (
     EntropyCoded,

@@ -26,11 +26,11 @@ for q in ALL:
 
 # float32 products of the network sum in an order that depends on the threads: H is theirs.
 SECOND_MOMENTS = """
-from rdlib.models import open_checkpoint
-from rdlib.moments import second_moments
-from rdlib.network import load_network
-from rdlib.texts import load_tokenizer
-from rdlib.windows import cut, read_tokens
+from rdlib.models.checkpoint import open_checkpoint
+from rdlib.network.moments import second_moments
+from rdlib.network.network import load_network
+from rdlib.network.texts import load_tokenizer
+from rdlib.network.windows import cut, read_tokens
 
 checkpoint = open_checkpoint("embedded")
 windows = cut(read_tokens("calibration", load_tokenizer("embedded")), 64).first(4)
@@ -69,7 +69,7 @@ def test_a_table_of_results_is_the_same_in_every_byte(tmp_path, notebook):
         shutil.copytree(TESTS.parent / "notebooks", root / "notebooks")
         (root / f"params/mini/{notebook}.yaml").write_text("bits: [2, 4]\n")
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        command = [sys.executable, "-m", "rdlib.experiment", "mini"]
+        command = [sys.executable, "-m", "rdlib.runs.experiment", "mini"]
         run = subprocess.run(
             command, cwd=root, env=os.environ | dict.fromkeys(names, str(threads)),
             capture_output=True, text=True, timeout=600,

@@ -5,12 +5,11 @@ import pandas as pd
 import pytest
 from sources import gaussian_quantiles
 
-from rdlib.blahut import blahut_arimoto
-from rdlib.code import Code
-from rdlib.formats import huffman_bits
+from rdlib.code.ans import huffman_bits
+from rdlib.code.code import Code
 from rdlib.histogram import Histogram, entropy_of
 from rdlib.measure import average_gap, measure
-from rdlib.models import open_checkpoint
+from rdlib.models.checkpoint import open_checkpoint
 from rdlib.quantizers import (
     EcsqCentroid,
     EcsqMidpoint,
@@ -23,7 +22,10 @@ from rdlib.quantizers import (
     Scaled,
     Uniform,
 )
-from rdlib.theory import entropy_coded_uniform_at, gaussian_rate, water_filling
+from rdlib.theory.blahut import blahut_arimoto
+from rdlib.theory.entropy_coded import entropy_coded_uniform_at
+from rdlib.theory.gaussian import gaussian_rate
+from rdlib.theory.water_filling import water_filling
 
 SCALAR = [
     Uniform(2, clipping=LeastSquares()),

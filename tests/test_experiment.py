@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rdlib import experiment, notebook
-from rdlib.experiment import Busy, alone, plan, run
-from rdlib.notebook import NotebookFailed
-from rdlib.parameters import ParameterError
+from rdlib.runs import experiment, notebook
+from rdlib.runs.experiment import Busy, alone, plan, run
+from rdlib.runs.notebook import NotebookFailed
+from rdlib.runs.parameters import ParameterError
 
 PARAMETERS = (
     "divisor: int = 1  # what to divide by\ntext: str = ''  # a file\nresults: str = ''  # folder of tables"
@@ -256,7 +256,7 @@ def test_dead_kernel_is_a_failure(project):
 
 def test_exit_status(project):
     def main(name: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "rdlib.experiment", name]
+        command = [sys.executable, "-m", "rdlib.runs.experiment", name]
         return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
 
     shutil.rmtree(project / "rdlib")  # or Python would take it for the package
@@ -323,7 +323,7 @@ def test_experiment_without_notebooks(project):
 
 def test_refresh(project, monkeypatch):
     monkeypatch.chdir(project)
-    monkeypatch.setattr(sys, "argv", ["rdlib.notebook", "01_one"])
+    monkeypatch.setattr(sys, "argv", ["rdlib.runs.notebook", "01_one"])
     notebook.main()
     first = Path("notebooks/01_one.ipynb").read_bytes()
     refreshed = nbformat.reads(first, as_version=4)

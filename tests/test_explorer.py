@@ -15,8 +15,8 @@ from rdlib.explorer.controls import clip, group
 from rdlib.explorer.distinct import code_of_values, is_scalar
 from rdlib.explorer.subject import EXACT, GAUSSIAN, SHANNON
 from rdlib.measure import measure
-from rdlib.models import open_checkpoint
-from rdlib.notebook import WIDGET, tidy
+from rdlib.models.checkpoint import open_checkpoint
+from rdlib.runs.notebook import WIDGET, tidy
 
 BY_NAME = pytest.mark.parametrize("name", CHOICES)
 SCALAR = [name for name, quantizer in CHOICES.items() if is_scalar(quantizer)]

@@ -9,11 +9,12 @@ from networks import one_torch_thread, random_windows, saved, tiny  # noqa: F401
 from sources import one_thread  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rdlib.export import QUANTIZED, everywhere, export
-from rdlib.models import EMBEDDED, Checkpoint
-from rdlib.moments import second_moments
-from rdlib.network import load_network, replaced
-from rdlib.plan import Plan, from_spec
+from rdlib.allocation.export import QUANTIZED, export, uniform_plan
+from rdlib.allocation.plan import Plan, from_spec
+from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.hub import EMBEDDED
+from rdlib.network.moments import second_moments
+from rdlib.network.network import load_network, replaced
 from rdlib.quantizers import GPTQ, MinMax, PerGroup, Uniform, UniformAsymmetric
 
 GRID = UniformAsymmetric(3, PerGroup(size=128))
@@ -22,7 +23,7 @@ GRID = UniformAsymmetric(3, PerGroup(size=128))
 def test_transformers_loads_the_weights_of_the_plan(tmp_path):
     """The logits of the folder are those of the network with Ŵ in place of W, to the last bit."""
     checkpoint = Checkpoint(EMBEDDED)
-    plan = everywhere(GRID, checkpoint)
+    plan = uniform_plan(GRID, checkpoint)
     rates = export(checkpoint, plan, tmp_path / "model")
     ids = torch.arange(1, 40)[None]
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto").eval()
@@ -39,7 +40,7 @@ def test_transformers_loads_the_weights_of_the_plan(tmp_path):
 def test_the_plan_and_the_true_rates_are_beside_the_weights(tmp_path):
     checkpoint = saved(tiny(), tmp_path / "original")
     moments = second_moments(load_network(checkpoint, "cpu"), random_windows(20))
-    plan = everywhere(GPTQ(Uniform(3)), checkpoint)
+    plan = uniform_plan(GPTQ(Uniform(3)), checkpoint)
     rates = export(checkpoint, plan, tmp_path / "model", moments)
     told = json.loads((tmp_path / "model" / QUANTIZED).read_text())
     codes = dict(plan.codes(checkpoint, moments))
@@ -66,7 +67,7 @@ def test_a_folder_is_not_written_over(tmp_path):
     checkpoint = saved(tiny(), tmp_path / "original")
     (tmp_path / "model").mkdir()
     with pytest.raises(ValueError, match="model exists already"):
-        export(checkpoint, everywhere(Uniform(3), checkpoint), tmp_path / "model")
+        export(checkpoint, uniform_plan(Uniform(3), checkpoint), tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []
 
 
@@ -75,9 +76,9 @@ def test_nothing_is_left_where_it_fails(tmp_path, monkeypatch):
     before = set(tmp_path.iterdir())
     with pytest.raises(ValueError, match="no tensor 'nothing.weight'"):
         export(checkpoint, Plan({"nothing.weight": Uniform(3)}), tmp_path / "model")
-    monkeypatch.setattr("rdlib.export.os.replace", lambda *_: 1 / 0)
+    monkeypatch.setattr("rdlib.allocation.export.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        export(checkpoint, everywhere(Uniform(3, clipping=MinMax()), checkpoint), tmp_path / "model")
+        export(checkpoint, uniform_plan(Uniform(3, clipping=MinMax()), checkpoint), tmp_path / "model")
     assert set(tmp_path.iterdir()) == before
 
 
@@ -87,4 +88,4 @@ def test_a_quantized_checkpoint_is_refused(tmp_path):
     (tmp_path / "original" / "config.json").write_text(json.dumps(config))
     checkpoint = Checkpoint(tmp_path / "original")
     with pytest.raises(ValueError, match="original is itself quantized"):
-        export(checkpoint, everywhere(Uniform(3), checkpoint), tmp_path / "model")
+        export(checkpoint, uniform_plan(Uniform(3), checkpoint), tmp_path / "model")

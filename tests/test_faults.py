@@ -23,7 +23,7 @@ SERVER = """
 import os, resource, signal, sys, time
 from pathlib import Path
 import nbformat
-from rdlib import experiment
+from rdlib.runs import experiment
 from rdlib.census import run as census
 
 def work(kind, *folders):

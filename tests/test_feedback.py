@@ -5,7 +5,6 @@ import pytest
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
 from rdlib.measure import measure, output_error
-from rdlib.output_bounds import output_rate, spectrum
 from rdlib.quantizers import (
     AWQ,
     E8P,
@@ -27,7 +26,8 @@ from rdlib.quantizers import (
     UniformMidTread,
     WaterSIC,
 )
-from rdlib.quantizers.feedback import feed_forward, feedback_factor
+from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
+from rdlib.theory.output import output_rate, spectrum
 
 GRIDS = [
     family(3, granularity, *clipping)
@@ -230,8 +230,8 @@ def test_ldlq_refuses_codes_of_variable_length():
 
 
 def test_a_rotation_leaves_the_limit_alone():
-    from rdlib.output_bounds import det_distortion
-    from rdlib.quantizers.rotated import rotate
+    from rdlib.quantizers.transform.rotated import rotate
+    from rdlib.theory.output import det_distortion
 
     H = correlated(96)
     turned = rotate(rotate(H, 5).T, 5).T

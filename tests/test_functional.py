@@ -21,11 +21,11 @@ from networks import (
 )
 from transformers import AutoModelForCausalLM
 
-import rdlib.functional
-from rdlib.functional import PerToken, Reference, compare, compare_logits, forward
-from rdlib.network import bfloat16_rounding, load_network, replaced
+import rdlib.functional.divergence
+from rdlib.functional.divergence import PerToken, Reference, compare, compare_logits, forward
+from rdlib.network.network import bfloat16_rounding, load_network, replaced
+from rdlib.network.windows import Windows, cut_windows
 from rdlib.quantizers import PerGroup, Uniform
-from rdlib.windows import Windows, cut
 
 QUANTITIES = (
     "kl",
@@ -40,7 +40,7 @@ QUANTITIES = (
 DOWN = "model.layers.2.mlp.down_proj.weight"
 
 
-def between(P: torch.Tensor, Q: torch.Tensor) -> rdlib.functional.Functional:
+def between(P: torch.Tensor, Q: torch.Tensor) -> rdlib.functional.divergence.Functional:
     """From logits P to logits Q, both (vocabulary,), at one prediction of token 0."""
     windows = Windows(np.zeros((1, 2), np.int64), 1)
     return compare_logits([Q[None, None]], SimpleNamespace(windows=windows, logits=P[None, None]))
@@ -319,7 +319,7 @@ def test_a_large_reference_is_kept_in_a_file_that_goes_with_it(tmp_path, monkeyp
 
 
 def test_a_reference_for_which_there_is_no_room_is_refused(monkeypatch):
-    monkeypatch.setattr(rdlib.functional.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    monkeypatch.setattr(rdlib.functional.divergence.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(ValueError, match="use fewer windows, or set TMPDIR"):
         Reference(tiny(), random_windows(), in_memory=1000)
 
@@ -328,7 +328,7 @@ def test_the_size_of_a_chunk_does_not_matter(monkeypatch):
     network, windows = tiny(), random_windows()
     new, rows = noisy(network, DOWN), []
     for chunk in (1, 7 * VOCABULARY, 1 << 18):
-        monkeypatch.setattr(rdlib.functional, "CHUNK", chunk)
+        monkeypatch.setattr(rdlib.functional.divergence, "CHUNK", chunk)
         with replaced(network, new):
             rows.append(compare(network, Reference(tiny(), windows)).row)
     assert rows[0] == pytest.approx(rows[1], rel=1e-9)
@@ -364,5 +364,5 @@ def test_perplexity_is_that_of_every_token_once():
     for start in range(0, 60, 12):
         part = torch.from_numpy(tokens[None, start : start + 13])
         total += float(network(part, labels=part).loss) * 12
-    functional = compare(network, Reference(network, cut(tokens, 12)))
+    functional = compare(network, Reference(network, cut_windows(tokens, 12)))
     assert functional.perplexity == pytest.approx(math.exp(total / 60), rel=1e-5)

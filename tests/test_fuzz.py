@@ -11,11 +11,10 @@ from fuzz import READERS, fuzz
 from sources import heavy, one_thread  # noqa: F401
 from test_code import sealed, small_code
 
-from rdlib.code import MAGIC, Code, Stream, open_envelope
-from rdlib.decoder import MalformedCode
-from rdlib.models import Checkpoint
-from rdlib.parameters import ParameterError, chosen
-from rdlib.plan import Plan
+from rdlib.allocation.plan import Plan
+from rdlib.code.code import MAGIC, Code, Stream, open_envelope
+from rdlib.code.decoder import MalformedCode
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.quantizers import (
     GPTQ,
     NF4,
@@ -32,6 +31,7 @@ from rdlib.quantizers import (
     WaterSIC,
 )
 from rdlib.quantizers.base import Quantizer
+from rdlib.runs.parameters import ParameterError, chosen
 
 COUNTS = {
     "codes": 6000,

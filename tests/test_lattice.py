@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.code import Code
+from rdlib.code.code import Code
 from rdlib.measure import measure
 from rdlib.quantizers import A2, D4, E8, E8P, LatticeBall, LatticeCoded
-from rdlib.quantizers.codebook import Codebook
-from rdlib.quantizers.e8p import e8p_codebook, magnitudes
-from rdlib.quantizers.lattice import Lattice
-from rdlib.quantizers.lattice_ball import ball_codebook
-from rdlib.quantizers.runs import as_runs, from_runs
-from rdlib.theory import LATTICE_MOMENTS, lattice_gap_db, to_db
+from rdlib.quantizers.lattice.ball import ball_codebook
+from rdlib.quantizers.lattice.e8p import e8p_codebook, magnitudes
+from rdlib.quantizers.lattice.lattice import Lattice
+from rdlib.quantizers.vector.codebook import Codebook
+from rdlib.quantizers.vector.runs import as_runs, from_runs
+from rdlib.theory.gaussian import to_db
+from rdlib.theory.high_resolution import NORMALIZED_SECOND_MOMENTS, space_filling_loss_db
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -144,7 +145,7 @@ def test_the_normalised_second_moment_is_the_published_one(lattice):
     moments /= lattice.volume ** (2 / lattice.dimension)
     error = moments.std() / np.sqrt(len(moments))
     assert error < 0.001 * moments.mean()
-    assert abs(moments.mean() - LATTICE_MOMENTS[lattice.name]) < 4 * error
+    assert abs(moments.mean() - NORMALIZED_SECOND_MOMENTS[lattice.name]) < 4 * error
 
 
 # Balls of lattice points
@@ -286,7 +287,12 @@ def test_a_code_of_another_size_is_no_code_of_e8p():
 def test_an_entropy_coded_lattice_is_as_far_from_the_bound_as_its_cell_from_a_ball(lattice, bits):
     """D·4^R = 2πe·G·σ² on a Gaussian, within 0.02 dB, with all bits counted on a million samples."""
     point = measure(gaussian((1000, 1000)), LatticeCoded(bits, lattice))
-    assert abs(to_db(point.nmse * 4**point.rate) - lattice_gap_db(LATTICE_MOMENTS[lattice.name])) < 0.02
+    assert (
+        abs(
+            to_db(point.nmse * 4**point.rate) - space_filling_loss_db(NORMALIZED_SECOND_MOMENTS[lattice.name])
+        )
+        < 0.02
+    )
     assert point.rate - point.side_rate == pytest.approx(bits, abs=0.002)
 
 

@@ -10,7 +10,7 @@ from quantizer_list import ALL, method
 from scipy.stats import entropy
 from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.code import Code
+from rdlib.code.code import Code
 from rdlib.measure import Point, average_gap, curve, measure, rate_at, save, sqnr_db, table
 from rdlib.quantizers import LloydMax, PerGroup, Uniform, UniformAsymmetric, UniformMidTread
 

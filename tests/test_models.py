@@ -18,9 +18,11 @@ from huggingface_hub.errors import (
 from safetensors.numpy import load_file, save_file
 from sources import gaussian
 
-from rdlib.formats import Fixed
+from rdlib.code.fixed import Fixed
 from rdlib.measure import measure
-from rdlib.models import EMBEDDED, GROUPS, Checkpoint, find_model, open_checkpoint
+from rdlib.models.checkpoint import Checkpoint, open_checkpoint
+from rdlib.models.hub import EMBEDDED, find_model
+from rdlib.models.names import GROUPS
 from rdlib.quantizers import LloydMax, PerGroup, Uniform
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -15,12 +15,12 @@ from networks import (
     trained,
 )
 
-import rdlib.moments
-from rdlib.functional import Reference, compare
+import rdlib.network.moments
+from rdlib.functional.divergence import Reference, compare
 from rdlib.measure import measure, output_error
-from rdlib.models import Weight
-from rdlib.moments import INPUTS, Moments, cached_moments, second_moments
-from rdlib.network import load_network, replaced
+from rdlib.models.checkpoint import Weight
+from rdlib.network.moments import INPUTS, Moments, cached_moments, second_moments
+from rdlib.network.network import load_network, replaced
 from rdlib.quantizers import Uniform
 
 LINEAR = [f"self_attn.{g}_proj" for g in "qkvo"] + [f"mlp.{g}_proj" for g in ("gate", "up", "down")]
@@ -151,7 +151,7 @@ def test_they_are_computed_once_for_the_same_weights_and_text(tmp_path, monkeypa
         calls.append(arguments)
         return compute(*arguments)
 
-    monkeypatch.setattr(rdlib.moments, "second_moments", counted)
+    monkeypatch.setattr(rdlib.network.moments, "second_moments", counted)
     again = cached_moments(network, checkpoint, windows, str(tmp_path / "results"))
     assert not calls and again.tokens == first.tokens == 60
     for moments in (first, again):
@@ -190,7 +190,7 @@ def test_a_run_that_is_stopped_leaves_no_file(tmp_path, monkeypatch):
         (tmp_path / "half").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rdlib.moments.os, "replace", stop)
+    monkeypatch.setattr(rdlib.network.moments.os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
         cached_moments(tiny(), saved(tiny(), tmp_path / "m"), random_windows(), tmp_path)
     assert not list(tmp_path.glob("moments-*.safetensors"))

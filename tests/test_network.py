@@ -19,8 +19,8 @@ from networks import (
 )
 from safetensors.numpy import load_file, save_file
 
-from rdlib.models import Checkpoint
-from rdlib.network import bfloat16_rounding, entrance, load_network, replaced
+from rdlib.models.checkpoint import Checkpoint
+from rdlib.network.network import bfloat16_rounding, input_device, load_network, replaced
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 DOWN = "model.layers.2.mlp.down_proj.weight"
@@ -69,7 +69,7 @@ def test_a_sharded_checkpoint_is_the_same_network(tmp_path, tied):
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_device_is_a_wish(tmp_path, device):
     network = load_network(saved(tiny(), tmp_path / "m"), device)
-    assert {p.device.type for p in network.parameters()} == {device} == {entrance(network).type}
+    assert {p.device.type for p in network.parameters()} == {device} == {input_device(network).type}
 
 
 def test_without_a_wish_cuda_comes_before_the_cpu(tmp_path):
@@ -260,7 +260,7 @@ def test_a_network_spread_by_accelerate_is_the_same_network(tmp_path, device_map
         with replaced(network, new):
             raise RuntimeError("on purpose")
     assert torch.equal(logits_of(network, windows).cpu(), expected)
-    assert entrance(network).type in DEVICES
+    assert input_device(network).type in DEVICES
 
 
 # The noise of bfloat16

@@ -17,9 +17,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill.cli import papermill as papermill_command
 
-from rdlib.experiment import plan
-from rdlib.notebook import INJECTED, tidy
-from rdlib.parameters import declared
+from rdlib.runs.experiment import plan
+from rdlib.runs.notebook import INJECTED, tidy
+from rdlib.runs.parameters import declared
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

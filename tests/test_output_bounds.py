@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_feedback import correlated
 
-from rdlib.output_bounds import det_distortion, few_token_bias, output_distortion, output_rate, spectrum
-from rdlib.quantizers.rotated import rotate
-from rdlib.theory import gaussian_distortion, gaussian_rate
+from rdlib.quantizers.transform.rotated import rotate
+from rdlib.theory.gaussian import gaussian_distortion, gaussian_rate
+from rdlib.theory.output import det_distortion, output_distortion, output_rate, sample_size_bias, spectrum
 
 H = correlated(32)
 
@@ -63,13 +63,13 @@ def test_few_tokens_promise_too_much():
         estimates.append(np.linalg.slogdet(X.T @ X / tokens)[1])
     bias = (np.mean(estimates) - np.linalg.slogdet(L @ L.T)[1]) / (2 * n * np.log(2))
     error = np.std(estimates) / 20 / (2 * n * np.log(2))
-    assert few_token_bias(n, tokens) < 0
-    assert bias == pytest.approx(few_token_bias(n, tokens), abs=4 * error)
+    assert sample_size_bias(n, tokens) < 0
+    assert bias == pytest.approx(sample_size_bias(n, tokens), abs=4 * error)
 
 
 def test_many_tokens_tell_the_truth():
-    assert few_token_bias(64, 10**7) == pytest.approx(0, abs=1e-5)
-    assert few_token_bias(64, 63) == -np.inf
+    assert sample_size_bias(64, 10**7) == pytest.approx(0, abs=1e-5)
+    assert sample_size_bias(64, 63) == -np.inf
 
 
 def test_what_is_negative_is_refused():

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from rdlib.parameters import Parameter, ParameterError, chosen, declared
+from rdlib.runs.parameters import Parameter, ParameterError, chosen, declared
 
 CELL = """\
 model: str = "embedded"  # a folder, a hub id, or embedded

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quantizer_list import ALL
 from sources import DTYPES
 
-from rdlib.code import Code
+from rdlib.code.code import Code
 from rdlib.histogram import Histogram, lloyd_max_curve
 
 EXAMPLES = int(os.environ.get("EXAMPLES", 2100)) // 3

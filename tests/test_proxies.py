@@ -6,10 +6,10 @@ from networks import noisy, one_torch_thread, random_windows, tiny  # noqa: F401
 from scipy.stats import spearmanr
 from sources import gaussian
 
-from rdlib.functional import Reference
+from rdlib.functional.divergence import Reference
+from rdlib.functional.proxies import error_sizes, noise_response, slope, spearman, with_noise
+from rdlib.functional.sensitivity import Replay
 from rdlib.measure import output_error
-from rdlib.proxies import error_sizes, noise_response, slope, spearman, with_noise
-from rdlib.sensitivity import Replay
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rdlib.notebook import figures
+from rdlib.runs.notebook import figures
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from pages import HOSTILE, OTHER, PIXEL, build, figure, loads, notebook
 
-from rdlib import page, report
+from rdlib.runs import page, report
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))

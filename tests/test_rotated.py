@@ -8,7 +8,7 @@ from sources import gaussian, heavy
 
 from rdlib.measure import measure
 from rdlib.quantizers import LloydMax, Rotated, Scaled, UniformMidTread
-from rdlib.quantizers.rotated import rotate, rotate_back
+from rdlib.quantizers.transform.rotated import rotate, rotate_back
 
 SIZES = [1, 2, 3, 4, 5, 7, 12, 64, 97, 172]
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 from sources import gaussian
 
-from rdlib.models import Checkpoint
+from rdlib.models.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sorted(
@@ -107,7 +107,7 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
         "NUMBA_CACHE_DIR": str(home / "numba"),
     }
     run = subprocess.run(
-        [sys.executable, "-m", "rdlib.experiment", "mini"],
+        [sys.executable, "-m", "rdlib.runs.experiment", "mini"],
         cwd=root, env=kept | extra, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

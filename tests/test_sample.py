@@ -4,9 +4,9 @@ import pytest
 import torch
 from networks import TRAINED, noisy, one_torch_thread, tiny, trained  # noqa: F401
 
-from rdlib.network import replaced
-from rdlib.sample import continuation, sample, stories
-from rdlib.texts import load_tokenizer
+from rdlib.network.network import replaced
+from rdlib.network.sample import continuation, sample, stories
+from rdlib.network.texts import load_tokenizer
 
 PROMPT = "Once upon a time, there was a"
 

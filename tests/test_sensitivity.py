@@ -13,10 +13,10 @@ from networks import (
     trained,
 )
 
-import rdlib.sensitivity
-from rdlib.functional import Functional, Reference, compare
-from rdlib.network import load_network, replaced
-from rdlib.sensitivity import Replay
+import rdlib.functional.sensitivity
+from rdlib.functional.divergence import Functional, Reference, compare
+from rdlib.functional.sensitivity import Replay
+from rdlib.network.network import load_network, replaced
 
 GROUPS = {f"self_attn.{g}": g for g in "qkvo"} | {f"mlp.{g}": g for g in ("gate", "up", "down")}
 NAMES = [f"model.layers.{layer}.{group}_proj.weight" for layer in (0, 1, 2) for group in GROUPS]
@@ -130,7 +130,7 @@ def test_the_network_is_whole_again_also_after_an_error(monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rdlib.functional, "_compare", fail)
+    monkeypatch.setattr(rdlib.functional.divergence, "_compare", fail)
     for name in NAMES[::4]:
         with pytest.raises(KeyboardInterrupt) as error:
             replay.compare(noisy(network, name))
@@ -181,7 +181,7 @@ def test_a_network_that_accelerate_fetches_from_disk_is_replayed(tmp_path):
 
 def test_work_is_the_share_of_multiplications(monkeypatch):
     """Counted by hand, where comparing costs nothing."""
-    monkeypatch.setattr(rdlib.sensitivity, "COMPARING", 0)
+    monkeypatch.setattr(rdlib.functional.sensitivity, "COMPARING", 0)
     network = tiny()
     replay = Replay(network, Reference(network, random_windows()))
     attention, mlp, mixing, head = 16 * 16 * 2 + 16 * 8 * 2, 3 * 16 * 24, 2 * 12 * 16, 16 * 50

@@ -2,15 +2,15 @@
 
 import pytest
 
-from rdlib.models import EMBEDDED
-from rdlib.texts import END, count, load_text, load_tokenizer
+from rdlib.models.hub import EMBEDDED
+from rdlib.network.texts import END, load_text, load_tokenizer, token_counts
 
 
 def test_a_file_of_the_users_stands_for_a_text_in_the_box(tmp_path):
     file = tmp_path / "mine.txt"
     file.write_text(f"One story.\n{END}\nAnother, with an é.\n{END}\n", encoding="utf-8")
     assert load_text(file) == ["One story.", "Another, with an é."]
-    table = count([str(file), "evaluation"], load_tokenizer(EMBEDDED))
+    table = token_counts([str(file), "evaluation"], load_tokenizer(EMBEDDED))
     assert list(table.index) == ["mine.txt", "evaluation"]
     assert table.loc["mine.txt", "documents"] == 2 and (table["characters/token"] > 1).all()
 

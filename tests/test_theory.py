@@ -7,33 +7,31 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 from scipy import integrate, optimize, stats
 
-from rdlib import blahut, theory
-from rdlib.blahut import blahut_arimoto
-from rdlib.theory import (
-    LATTICE_MOMENTS,
-    PANTER_DITE_GAUSSIAN,
-    PANTER_DITE_LAPLACIAN,
-    bits_to_nats,
+from rdlib import theory
+from rdlib.theory import blahut
+from rdlib.theory.blahut import blahut_arimoto
+from rdlib.theory.entropy import (
     differential_entropy,
-    entropy_coded_uniform,
-    entropy_coded_uniform_at,
     entropy_power,
-    gaussian_distortion,
     gaussian_entropy,
-    gaussian_rate,
-    high_resolution,
     laplacian_entropy,
-    lattice_gap_bits,
-    lattice_gap_db,
-    nats_to_bits,
-    panter_dite,
     shannon_distortion,
     shannon_rate,
     student_entropy,
-    water_filling,
-    water_filling_at_rate,
+)
+from rdlib.theory.entropy_coded import entropy_coded_uniform, entropy_coded_uniform_at
+from rdlib.theory.gaussian import bits_to_nats, gaussian_distortion, gaussian_rate, nats_to_bits
+from rdlib.theory.high_resolution import (
+    NORMALIZED_SECOND_MOMENTS,
+    PANTER_DITE_GAUSSIAN,
+    PANTER_DITE_LAPLACIAN,
+    high_resolution,
+    panter_dite,
+    space_filling_loss_bits,
+    space_filling_loss_db,
     zador_gaussian,
 )
+from rdlib.theory.water_filling import water_filling, water_filling_at_rate
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -256,8 +254,8 @@ def test_panter_dite(name, constant):
 
 
 def test_zador_between_panter_dite_and_the_lattice():
-    assert zador_gaussian(1, LATTICE_MOMENTS["Z"]) == pytest.approx(PANTER_DITE_GAUSSIAN)
-    assert zador_gaussian(10**6, LATTICE_MOMENTS["limit"]) == pytest.approx(1, abs=1e-5)
+    assert zador_gaussian(1, NORMALIZED_SECOND_MOMENTS["Z"]) == pytest.approx(PANTER_DITE_GAUSSIAN)
+    assert zador_gaussian(10**6, NORMALIZED_SECOND_MOMENTS["limit"]) == pytest.approx(1, abs=1e-5)
     assert theory.to_db(PANTER_DITE_GAUSSIAN) == pytest.approx(4.34681, abs=1e-5)
     assert high_resolution(3, 2.0) == 2 / 64
 
@@ -277,26 +275,28 @@ def test_second_moments_of_lattices_by_monte_carlo():
     """D4 (volume 2) and E8 = D8 and its shift by 1/2 (volume 1), from their decoders."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-4, 4, (200_000, 4))
-    assert ((x - nearest_d(x)) ** 2).mean() / 2**0.5 == pytest.approx(LATTICE_MOMENTS["D4"], rel=2e-3)
+    assert ((x - nearest_d(x)) ** 2).mean() / 2**0.5 == pytest.approx(
+        NORMALIZED_SECOND_MOMENTS["D4"], rel=2e-3
+    )
     x = rng.uniform(-4, 4, (200_000, 8))
     cosets = [((x - nearest_d(x)) ** 2).mean(-1), ((x - nearest_d(x - 0.5) - 0.5) ** 2).mean(-1)]
-    assert np.minimum(*cosets).mean() == pytest.approx(LATTICE_MOMENTS["E8"], rel=2e-3)
+    assert np.minimum(*cosets).mean() == pytest.approx(NORMALIZED_SECOND_MOMENTS["E8"], rel=2e-3)
 
 
 def test_lattices_approach_the_limit():
     dimensions = {"Z": 1, "A2": 2, "D4": 4, "E8": 8, "Leech": 24, "limit": 10**7}
-    balls = {name: theory.ball_moment(d) for name, d in dimensions.items()}
-    assert all(balls[name] < G * (1 + 1e-5) for name, G in LATTICE_MOMENTS.items()), (
+    balls = {name: theory.sphere_second_moment(d) for name, d in dimensions.items()}
+    assert all(balls[name] < G * (1 + 1e-5) for name, G in NORMALIZED_SECOND_MOMENTS.items()), (
         "no cell is rounder than a ball"
     )
     assert balls["Z"] == pytest.approx(1 / 12) and balls["A2"] == pytest.approx(1 / (4 * np.pi))
-    assert balls["limit"] == pytest.approx(LATTICE_MOMENTS["limit"], rel=1e-5)
-    gaps = [lattice_gap_bits(G) for G in LATTICE_MOMENTS.values()]
+    assert balls["limit"] == pytest.approx(NORMALIZED_SECOND_MOMENTS["limit"], rel=1e-5)
+    gaps = [space_filling_loss_bits(G) for G in NORMALIZED_SECOND_MOMENTS.values()]
     assert gaps == sorted(gaps, reverse=True) and gaps[-1] == pytest.approx(0, abs=1e-12)
     assert gaps[0] == pytest.approx(0.2546143, abs=1e-7)
-    assert lattice_gap_db(LATTICE_MOMENTS["Z"]) == pytest.approx(1.532931, abs=1e-6)
+    assert space_filling_loss_db(NORMALIZED_SECOND_MOMENTS["Z"]) == pytest.approx(1.532931, abs=1e-6)
     published = {"A2": 0.0801875, "D4": 0.0766032, "E8": 0.0716821, "limit": 0.0585498}
-    assert {name: LATTICE_MOMENTS[name] for name in published} == pytest.approx(published, abs=1e-7)
+    assert {name: NORMALIZED_SECOND_MOMENTS[name] for name in published} == pytest.approx(published, abs=1e-7)
 
 
 # -------------------------------------------------------------------------------------- entropy-coded uniform
@@ -332,12 +332,14 @@ def test_entropy_coded_uniform_against_integration():
 def test_what_plain_rounding_loses():
     """Fault 13 of the guide: the quarter of a bit holds at high rate, or with centroids."""
     at = {rate: entropy_coded_uniform_at(rate) for rate in (1, 2, 10)}
-    assert at[10].rate - gaussian_rate(at[10].midpoint) == pytest.approx(lattice_gap_bits(1 / 12), abs=1e-4)
+    assert at[10].rate - gaussian_rate(at[10].midpoint) == pytest.approx(
+        space_filling_loss_bits(1 / 12), abs=1e-4
+    )
     assert 2 - gaussian_rate(at[2].midpoint) == pytest.approx(0.322, abs=1e-3)
     assert 1 - gaussian_rate(at[1].midpoint) == pytest.approx(0.453, abs=1e-3)
     for rate, point in at.items():
         assert gaussian_distortion(rate) < point.centroid < point.midpoint
-        assert rate - gaussian_rate(point.centroid) < lattice_gap_bits(1 / 12) + 1e-6
+        assert rate - gaussian_rate(point.centroid) < space_filling_loss_bits(1 / 12) + 1e-6
 
 
 # --------------------------------------------------------------------------------------------- Blahut-Arimoto

@@ -8,9 +8,9 @@ from sources import gaussian
 
 from rdlib.measure import measure
 from rdlib.quantizers import BitshiftTrellis, EntropyCodedTrellis, TrellisCoded
-from rdlib.quantizers.trellis import WINDOW, gaussian_code, in_rows, registers_of, sequences
-from rdlib.quantizers.ungerboeck import PARITY_CHECKS, paths_through, subsets_of
-from rdlib.quantizers.viterbi import best_paths, tail_biting_paths
+from rdlib.quantizers.trellis.bitshift import WINDOW, gaussian_code, in_rows, registers_of, sequences
+from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, paths_through, subsets_of
+from rdlib.quantizers.trellis.viterbi import best_paths, tail_biting_paths
 
 
 def shuffled_quantiles(shape: tuple[int, int]) -> np.ndarray:

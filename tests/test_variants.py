@@ -7,13 +7,13 @@ import pytest
 from networks import random_windows, saved, tiny
 
 from rdlib.checkpoints import IN_THE_BOX, aligned, open_quantized
-from rdlib.models import open_checkpoint
-from rdlib.moments import Moments, second_moments
-from rdlib.network import load_network
-from rdlib.proxies import error_sizes
+from rdlib.functional.proxies import error_sizes
+from rdlib.functional.variants import quantize_model, read_model
+from rdlib.models.checkpoint import open_checkpoint
+from rdlib.network.moments import Moments, second_moments
+from rdlib.network.network import load_network
 from rdlib.quantizers import LloydMax, PerGroup, UniformAsymmetric
-from rdlib.quantizers.gptq import GPTQ
-from rdlib.variants import quantize_model, read_model
+from rdlib.quantizers.feedback.gptq import GPTQ
 
 SIZES = ["squared", "relative", "diagonal", "output", "relative_output"]
 

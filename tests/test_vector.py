@@ -15,8 +15,8 @@ from rdlib.quantizers import (
     UniformMidTread,
     VectorQuantizer,
 )
-from rdlib.quantizers.kmeans import _stages, centroids, nearest
-from rdlib.quantizers.runs import as_runs
+from rdlib.quantizers.vector.kmeans import _stages, centroids, nearest
+from rdlib.quantizers.vector.runs import as_runs
 
 TRAINED = [VectorQuantizer(2, 2), VectorQuantizer(2, 4), MultiCodebook(1.5, 4), ProductQuantizer(1.5, 4)]
 every_trained = pytest.mark.parametrize("quantizer", TRAINED, ids=lambda quantizer: quantizer.method)

@@ -8,9 +8,9 @@ from sources import gaussian, one_thread  # noqa: F401
 from test_feedback import correlated
 
 from rdlib.measure import measure
-from rdlib.output_bounds import output_rate, spectrum
 from rdlib.quantizers import FeedbackTrellis, WaterSIC
-from rdlib.quantizers.feedback import feedback_factor
+from rdlib.quantizers.feedback.feedback import feedback_factor
+from rdlib.theory.output import output_rate, spectrum
 
 BOTH = [WaterSIC(3), FeedbackTrellis(3, states=32)]
 

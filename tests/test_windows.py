@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from rdlib.models import EMBEDDED
-from rdlib.texts import load_text, load_tokenizer
-from rdlib.windows import BATCH, Windows, cut, read_tokens
+from rdlib.models.hub import EMBEDDED
+from rdlib.network.texts import load_text, load_tokenizer
+from rdlib.network.windows import BATCH, Windows, cut_windows, read_tokens
 
 
 def test_side_by_side_every_token_is_predicted_once():
     tokens = np.arange(100, 200)
-    windows = cut(tokens, 11)
+    windows = cut_windows(tokens, 11)
     assert windows.ids.shape == (9, 12) and windows.stride == 11
     assert windows.targets.ravel().tolist() == tokens[1:].tolist()
     assert (windows.ids[:, :-1].ravel() == tokens[:99]).all(), "the inputs are the tokens before the targets"
@@ -18,7 +18,7 @@ def test_side_by_side_every_token_is_predicted_once():
 
 def test_with_a_bos_the_first_token_of_a_window_is_predicted_too():
     tokens = np.arange(100, 200)
-    windows = cut(tokens, 10, bos=7)
+    windows = cut_windows(tokens, 10, bos=7)
     assert (windows.ids[:, 0] == 7).all()
     assert windows.targets.ravel().tolist() == tokens.tolist()
 
@@ -27,7 +27,7 @@ def test_with_a_bos_the_first_token_of_a_window_is_predicted_too():
 @pytest.mark.parametrize("stride", [1, 3, 4, 11, 12])
 def test_with_a_stride_targets_follow_one_another_with_context_before_them(stride, bos):
     tokens, length = np.arange(100, 200), 12
-    windows = cut(tokens, length, stride, bos)
+    windows = cut_windows(tokens, length, stride, bos)
     counted = windows.targets.ravel()
     assert (np.diff(counted) == 1).all(), "each counts once"
     for window, target in zip(windows.ids, windows.targets, strict=True):
@@ -37,9 +37,9 @@ def test_with_a_stride_targets_follow_one_another_with_context_before_them(strid
 
 
 def test_what_fills_no_window_is_left_out():
-    assert len(cut(np.arange(24), 8)) == 2
-    assert len(cut(np.arange(25), 8)) == 3
-    assert len(cut(np.arange(24), 8, bos=0)) == 3
+    assert len(cut_windows(np.arange(24), 8)) == 2
+    assert len(cut_windows(np.arange(25), 8)) == 3
+    assert len(cut_windows(np.arange(24), 8, bos=0)) == 3
 
 
 @pytest.mark.parametrize("length", [1, 7, 256, 2048, 5000])
@@ -52,21 +52,29 @@ def test_batches_are_all_windows_in_order(length):
 
 
 def test_the_first_windows_are_cut_by_the_same_protocol():
-    windows = cut(np.arange(100), 10, 5, bos=3)
+    windows = cut_windows(np.arange(100), 10, 5, bos=3)
     few = windows.first(4)
     assert len(few) == 4 and (few.ids == windows.ids[:4]).all() and few.stride == 5 and few.bos == 3
     assert len(windows.first(1000)) == len(windows)
 
 
 def test_the_protocol_is_said_in_words():
-    assert cut(np.arange(100), 10).protocol == "9 windows of 10 tokens, stride 10, no BOS added"
-    assert cut(np.arange(100), 10, 5, 3).protocol == "19 windows of 10 tokens, stride 5, BOS 3 before each"
+    assert cut_windows(np.arange(100), 10).protocol == "9 windows of 10 tokens, stride 10, no BOS added"
+    assert (
+        cut_windows(np.arange(100), 10, 5, 3).protocol
+        == "19 windows of 10 tokens, stride 5, BOS 3 before each"
+    )
 
 
 def test_the_hash_is_that_of_tokens_and_protocol():
     tokens = np.arange(100)
-    same = [cut(tokens, 10), cut(tokens.astype(np.int32), 10), cut(list(tokens), 10)]
-    others = [cut(tokens[::-1], 10), cut(tokens, 10, 5), cut(tokens, 11), cut(tokens, 10, bos=0)]
+    same = [cut_windows(tokens, 10), cut_windows(tokens.astype(np.int32), 10), cut_windows(list(tokens), 10)]
+    others = [
+        cut_windows(tokens[::-1], 10),
+        cut_windows(tokens, 10, 5),
+        cut_windows(tokens, 11),
+        cut_windows(tokens, 10, bos=0),
+    ]
     assert len({w.sha256 for w in same}) == 1
     assert len({w.sha256 for w in [*same, *others]}) == 5
 
@@ -74,13 +82,13 @@ def test_the_hash_is_that_of_tokens_and_protocol():
 @pytest.mark.parametrize(("length", "stride"), [(0, None), (-1, None), (8, 0), (8, 9), (8, -1)])
 def test_a_protocol_that_is_none_is_refused(length, stride):
     with pytest.raises(ValueError, match="1 ≤ stride ≤ length"):
-        cut(np.arange(100), length, stride)
+        cut_windows(np.arange(100), length, stride)
 
 
 def test_a_text_shorter_than_a_window_is_refused():
     with pytest.raises(ValueError, match="The text has 8 tokens, and one window takes 9"):
-        cut(np.arange(8), 8)
-    assert len(cut(np.arange(8), 8, bos=0)) == 1
+        cut_windows(np.arange(8), 8)
+    assert len(cut_windows(np.arange(8), 8, bos=0)) == 1
 
 
 def test_documents_follow_one_another_each_with_its_bos(tmp_path):

@@ -12,7 +12,7 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from rdlib.census.tensors import row_blocks, widened
-from rdlib.formats import Fixed
+from rdlib.code.fixed import Fixed
 from rdlib.measure import measure
 from rdlib.quantizers import FP4, NF4, PerChannel, PerGroup, Quantizer, Uniform
 from rdlib.quantizers.granularity import Granularity

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rdlib.measure import rate_at
-from rdlib.models import GROUPS
-from rdlib.plot import GROUP_COLOURS, heat_map, look, use_style
+from rdlib.models.names import GROUPS
+from rdlib.plot import GROUP_COLOURS, heat_map, method_style, use_style
 
 METHOD, BITS, TARGET = "Lloyd–Max tensor", 4, 20.0  # dB
 PAGE = jinja2.Environment(autoescape=True).from_string(
@@ -116,7 +116,7 @@ def _needed(frame: pd.DataFrame) -> Figure:
     needed = needed.sort_values(METHOD)
     figure, ax = plt.subplots(figsize=(8.4, 4.2))
     for method, rates in needed.items():
-        style = look(method) | ({"marker": ""} if len(needed) > 40 else {})
+        style = method_style(method) | ({"marker": ""} if len(needed) > 40 else {})
         ax.plot(np.arange(1, len(rates) + 1), rates, label=method, **style)
     ax.set(xlabel="tensors, from easy to hard", ylabel=f"rate for {TARGET:g} dB (bits per weight)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -3,7 +3,6 @@
 import numpy as np
 from numba import get_num_threads, set_num_threads
 
-from rdlib.blahut import blahut_arimoto
 from rdlib.census.grouped import grouped_points, measured
 from rdlib.census.sampled import sampled_points, some_rows
 from rdlib.census.scalar import METHODS, scalar_points
@@ -11,8 +10,10 @@ from rdlib.census.tensors import Stored, histogram_of, widened
 from rdlib.histogram import Histogram
 from rdlib.measure import sqnr_db
 from rdlib.quantizers import EcsqCentroid
-from rdlib.statistics import gain_bits, spread_db
-from rdlib.theory import differential_entropy, gaussian_rate, shannon_rate
+from rdlib.statistics import coding_gain_bits, spread_db
+from rdlib.theory.blahut import blahut_arimoto
+from rdlib.theory.entropy import differential_entropy, shannon_rate
+from rdlib.theory.gaussian import gaussian_rate
 
 SCHEMA: dict[str, str] = {
     "name": "of the tensor in the checkpoint",
@@ -81,7 +82,7 @@ def _measured(W: np.ndarray, grouped: bool, blahut: bool, sample: int, coded: bo
         points += found.points
         tensor |= {
             "row_spread_db": spread_db(found.row_powers),
-            "row_gain_bits": gain_bits(found.row_powers),
+            "row_gain_bits": coding_gain_bits(found.row_powers),
         }
     curve = blahut_arimoto(histogram.values, histogram.counts) if blahut else None
     h = differential_entropy(histogram.values, histogram.counts)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rdlib.census.page import html
 from rdlib.census.rows import SCHEMA, tensor_rows
 from rdlib.census.tensors import Stored, stored_tensors
-from rdlib.models import find_model
+from rdlib.models.hub import find_model
 
 CODED = 1 << 23  # the indices of so many weights in all are coded for real
 LAYOUT = 2  # raised when the rows of a tensor change, so that parts of earlier versions are not taken for new

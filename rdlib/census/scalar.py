@@ -9,8 +9,8 @@ from functools import singledispatch
 
 import numpy as np
 
-from rdlib.code import Code, Stream
-from rdlib.formats import Fixed
+from rdlib.code.code import Code, Stream
+from rdlib.code.fixed import Fixed
 from rdlib.histogram import Histogram, lloyd_max_curve
 from rdlib.quantizers import (
     EcsqCentroid,
@@ -21,9 +21,9 @@ from rdlib.quantizers import (
     Uniform,
     UniformAsymmetric,
 )
-from rdlib.quantizers.entropy import cells_of, step_of_entropy
-from rdlib.quantizers.kernels import asymmetric_indices, fit_ranges, symmetric_indices
-from rdlib.quantizers.lloyd_max import nearest_level
+from rdlib.quantizers.scalar.entropy import cells_of, step_of_entropy
+from rdlib.quantizers.scalar.kernels import asymmetric_indices, fit_ranges, symmetric_indices
+from rdlib.quantizers.scalar.lloyd_max import nearest_level
 
 METHODS: tuple[Quantizer, ...] = (
     Uniform(4),
@@ -134,7 +134,7 @@ def _(quantizer: EcsqCentroid, histogram: Histogram) -> Code:
 
 
 def _table(counts: np.ndarray) -> Stream:
-    """:func:`rdlib.code.frequency_table` of symbols that occur so often."""
+    """:func:`rdlib.code.code.frequency_table` of symbols that occur so often."""
     with np.errstate(divide="ignore"):
         octaves = -np.log2(counts / max(counts.sum(), 1))
     steps = np.where(counts > 0, np.minimum(np.rint(16 * octaves), 254), 255)

@@ -11,7 +11,8 @@ import ml_dtypes
 import numpy as np
 
 from rdlib.histogram import Histogram
-from rdlib.models import Checkpoint, place
+from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.names import layer_and_group
 from rdlib.weights import BFLOAT16
 
 BLOCK = 1 << 24  # weights that are looked at together: 64 MiB as float32
@@ -47,12 +48,12 @@ class Stored:
     @property
     def layer(self) -> int:
         """0 …, or −1 for what belongs to no layer."""
-        return place(self.name)[0]
+        return layer_and_group(self.name)[0]
 
     @property
     def group(self) -> str:
         """One of q, k, v, o, gate, up, down, embed, lm_head, or other."""
-        return place(self.name)[1] or "other"
+        return layer_and_group(self.name)[1] or "other"
 
     @property
     def matrix_shape(self) -> tuple[int, int]:

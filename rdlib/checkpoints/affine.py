@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdlib.code import Code
-from rdlib.decoder import Decoder
+from rdlib.code.code import Code
+from rdlib.code.decoder import Decoder
 
 
 @dataclass(frozen=True)

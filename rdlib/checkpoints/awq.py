@@ -14,15 +14,15 @@ import numpy as np
 
 from rdlib.checkpoints.affine import Affine, group_label
 from rdlib.checkpoints.configuration import Configuration
-from rdlib.checkpoints.layout import Layout, Packed
-from rdlib.checkpoints.parts import Parts
+from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
+from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.words import unpack, words_for
-from rdlib.code import Code, Stream
+from rdlib.code.code import Code, Stream
 
 FIELD_OF_COLUMN = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 
 
-class Awq(Layout):
+class Awq(CheckpointFormat):
     """Layers of 4 bits.
 
     Args:
@@ -43,7 +43,7 @@ class Awq(Layout):
         configuration.one_of("version", None, "gemm")
         configuration.one_of("format", None, "gemm")
 
-    def read(self, parts: Parts) -> Packed:
+    def read(self, parts: LayerTensors) -> EncodedLayer:
         qweight = parts.integers("qweight", "int32", dimensions=2)
         scales = parts.floats("scales", dimensions=2)
         qzeros = parts.integers("qzeros", "int32", dimensions=2)
@@ -58,7 +58,7 @@ class Awq(Layout):
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
             "zero": Stream.fixed(self._columns(qzeros, outputs), 1 << self.bits),
         }
-        return Packed(Code((outputs, inputs), streams), Affine(self.bits, self.method, width))
+        return EncodedLayer(Code((outputs, inputs), streams), Affine(self.bits, self.method, width))
 
     def _columns(self, words: np.ndarray, outputs: int) -> np.ndarray:
         """Fields in the order of the columns, uint8 (out, rows of ``words``)."""

@@ -19,16 +19,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from rdlib.checkpoints.layout import Layout, Packed
-from rdlib.checkpoints.parts import Parts
-from rdlib.code import Code, Stream
-from rdlib.decoder import Decoder
-from rdlib.formats import FLOATS
+from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
+from rdlib.checkpoints.parts import LayerTensors
+from rdlib.code.code import Code, Stream
+from rdlib.code.decoder import Decoder
+from rdlib.code.floats import FLOATS
 from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.blocks import table_weights
-from rdlib.quantizers.double_quantized import BLOCK, DYNAMIC, DoubleQuantized
-from rdlib.quantizers.llm_int8 import LLMInt8
-from rdlib.quantizers.tables import FP4, NF4
+from rdlib.quantizers.blocks.blocks import table_weights
+from rdlib.quantizers.blocks.double_quantized import BLOCK, DYNAMIC, DoubleQuantized
+from rdlib.quantizers.blocks.llm_int8 import LLMInt8
+from rdlib.quantizers.blocks.tables import FP4, NF4
 
 STATE = "weight.quant_state."
 DTYPES = ("float16", "bfloat16", "float32")
@@ -77,7 +77,7 @@ class DoubleQuantizedByMap(DoubleQuantized):
         return self.inner.decode(Code(code.shape, dict(code.streams) | {"scale": scale}))
 
 
-class BitsAndBytes4(Layout):
+class BitsAndBytes4(CheckpointFormat):
     """Layers of 4 bits.
 
     Args:
@@ -107,7 +107,7 @@ class BitsAndBytes4(Layout):
     def stream(self, suffix: str) -> str:
         return "state" if suffix.startswith(STATE) else super().stream(suffix)
 
-    def read(self, parts: Parts) -> Packed:
+    def read(self, parts: LayerTensors) -> EncodedLayer:
         state = self._state(parts)
         rows, columns = state["shape"]
         size, count = state["blocksize"], rows * columns
@@ -122,9 +122,11 @@ class BitsAndBytes4(Layout):
         index = index_of_bits[np.stack([packed >> 4, packed & 15], axis=1).ravel()[:count]]
         index = Stream.fixed(index.reshape(rows, columns), len(table))
         quantizer, scales = self._scales(parts, state, -(-count // size))
-        return Packed(Code((rows, columns), {"index": index} | scales), Rounded(quantizer, state["dtype"]))
+        return EncodedLayer(
+            Code((rows, columns), {"index": index} | scales), Rounded(quantizer, state["dtype"])
+        )
 
-    def _scales(self, parts: Parts, state: dict, blocks: int) -> tuple[Quantizer, dict[str, Stream]]:
+    def _scales(self, parts: LayerTensors, state: dict, blocks: int) -> tuple[Quantizer, dict[str, Stream]]:
         """The quantizer that decodes a layer, and its scales."""
         size, reason = state["blocksize"], f"blocksize = {state['blocksize']}"
         inner = TABLES[self.kind](size=size)
@@ -147,7 +149,7 @@ class BitsAndBytes4(Layout):
             return DoubleQuantized(inner), scales
         return DoubleQuantizedByMap(inner), scales | {"levels": Stream.floats(levels, "float32")}
 
-    def _state(self, parts: Parts) -> dict:
+    def _state(self, parts: LayerTensors) -> dict:
         """The JSON object of a layer, with what decoding needs of it."""
         kinds = [suffix.removeprefix(STATE) for suffix in parts.suffixes if suffix.startswith(STATE)]
         if kinds != [f"bitsandbytes__{self.kind}"]:
@@ -171,14 +173,14 @@ class BitsAndBytes4(Layout):
         return state
 
 
-class BitsAndBytes8(Layout):
+class BitsAndBytes8(CheckpointFormat):
     """Layers of 8 bits, one scale a row."""
 
     marks: ClassVar[tuple[str, ...]] = ("SCB", "weight_format")
     streams: ClassVar[Mapping[str, str]] = {"weight": "index", "SCB": "scale", "weight_format": "state"}
     method = "bitsandbytes int8"
 
-    def read(self, parts: Parts) -> Packed:
+    def read(self, parts: LayerTensors) -> EncodedLayer:
         weight = parts.integers("weight", "int8", dimensions=2)
         scale = parts.floats("SCB", dimensions=1)
         parts.expect("SCB", scale, (len(weight),), "one scale a row of weight")
@@ -188,4 +190,4 @@ class BitsAndBytes8(Layout):
             )
         index = (weight.view(np.uint8) + np.uint8(128)).astype(np.uint8)
         streams = {"index": Stream.fixed(index, 256), "scale": Stream.floats(scale, "float32")}
-        return Packed(Code(weight.shape, streams), Rounded(LLMInt8(), "float32"))
+        return EncodedLayer(Code(weight.shape, streams), Rounded(LLMInt8(), "float32"))

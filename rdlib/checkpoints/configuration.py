@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from rdlib.models import Checkpoint
+from rdlib.models.checkpoint import Checkpoint
 
 FILES = ("quantize_config.json", "quant_config.json")  # of auto-gptq and gptqmodel; of early autoawq
 SYNONYMS = {"w_bit": "bits", "q_group_size": "group_size", "checkpoint_format": "format"}

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from rdlib.checkpoints.identity import refuse_other_model
-from rdlib.checkpoints.layout import Packed
+from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
-from rdlib.code import Code
-from rdlib.decoder import Decoder
-from rdlib.models import Checkpoint
+from rdlib.code.code import Code
+from rdlib.code.decoder import Decoder
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.weights import as_float32
 
 BEFORE = {  # the norm before a layer
@@ -109,7 +109,7 @@ def unfold_awq(quantized: QuantizedCheckpoint, reference: Checkpoint) -> dict[st
     return found
 
 
-def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Iterator[tuple[str, Packed]]:
+def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Iterator[tuple[str, EncodedLayer]]:
     """The name of every layer and its code, with a decoder whose Ŵ can be compared with the reference's W.
 
     Raises:
@@ -125,7 +125,7 @@ def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Iterator[t
             fed = _fed_by(name)
             if fed in quantized.layers and quantized.inputs(fed) == len(r):
                 r = columns[fed] = _scales_of_rows(packed.weight / s, reference.tensor(name), name)
-            packed = Packed(packed.code, Unfolded(packed.decoder, r, s))
+            packed = EncodedLayer(packed.code, Unfolded(packed.decoder, r, s))
         yield name, packed
 
 

@@ -23,15 +23,15 @@ import numpy as np
 
 from rdlib.checkpoints.affine import ActOrdered, Affine, group_label
 from rdlib.checkpoints.configuration import Configuration
-from rdlib.checkpoints.layout import Layout, Packed
-from rdlib.checkpoints.parts import Parts
+from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
+from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.words import unpack, words_for
-from rdlib.code import Code, Stream
+from rdlib.code.code import Code, Stream
 
 FORMATS = {None: 1, "gptq": 1, "gptq_v2": 0}  # what is added to a stored zero
 
 
-class Gptq(Layout):
+class Gptq(CheckpointFormat):
     """Layers of 2, 3, 4 or 8 bits.
 
     Args:
@@ -59,7 +59,7 @@ class Gptq(Layout):
         name = "GPTQ act-order" if self.reordered else "GPTQ"
         self.method = f"{name} {group_label(self.group_size)}"
 
-    def read(self, parts: Parts) -> Packed:
+    def read(self, parts: LayerTensors) -> EncodedLayer:
         qweight = parts.integers("qweight", "int32", dimensions=2)
         inputs, outputs = self._inputs(parts, len(qweight)), qweight.shape[1]
         parts.expect("qweight", qweight, (words_for(inputs, self.bits), outputs), f"bits = {self.bits}")
@@ -82,9 +82,9 @@ class Gptq(Layout):
         else:
             decoder = ActOrdered(self.bits, self.method, width)
             streams["g_idx"] = Stream.fixed(group, groups)
-        return Packed(Code((outputs, inputs), streams), decoder)
+        return EncodedLayer(Code((outputs, inputs), streams), decoder)
 
-    def _inputs(self, parts: Parts, rows: int) -> int:
+    def _inputs(self, parts: LayerTensors, rows: int) -> int:
         """How many inputs a layer has: as many as g_idx, which files of before 2023 lack."""
         if "g_idx" in parts:
             return len(parts.integers("g_idx", "int32", "int64", dimensions=1))
@@ -100,7 +100,7 @@ class Gptq(Layout):
             return unpack((words.view("<u4") + np.uint32(ones)).view("<i4"), self.bits, outputs)
         return (unpack(words, self.bits, outputs) + np.uint8(self.offset)) & np.uint8((1 << self.bits) - 1)
 
-    def _groups(self, parts: Parts, inputs: int, groups: int) -> np.ndarray:
+    def _groups(self, parts: LayerTensors, inputs: int, groups: int) -> np.ndarray:
         """The group of every input, (in,)."""
         if "g_idx" not in parts:
             return np.arange(inputs) // (self.group_size if self.group_size > 0 else inputs)

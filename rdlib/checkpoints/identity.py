@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
-from rdlib.models import Checkpoint
+from rdlib.models.checkpoint import Checkpoint
 
 ROWS = 4096  # compared at a time
 ON_THE_WAY = (np.float32, ml_dtypes.bfloat16, np.float16)  # types in which a package may have held a model

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from rdlib.checkpoints.parts import Parts
-from rdlib.code import Code
-from rdlib.decoder import Decoder
+from rdlib.checkpoints.parts import LayerTensors
+from rdlib.code.code import Code
+from rdlib.code.decoder import Decoder
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class EncodedLayer:
     """A layer as a checkpoint holds it.
 
     Args:
@@ -30,7 +30,7 @@ class Packed:
         return self.decoder.decode(self.code)
 
 
-class Layout(ABC):
+class CheckpointFormat(ABC):
     """A format of quantized layers.
 
     Attributes:
@@ -60,7 +60,7 @@ class Layout(ABC):
         return self.streams.get(suffix, suffix)
 
     @abstractmethod
-    def read(self, parts: Parts) -> Packed:
+    def read(self, parts: LayerTensors) -> EncodedLayer:
         """The code of a layer.
 
         Raises:

@@ -7,12 +7,12 @@ import torch
 from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
 
 from rdlib.checkpoints.bitsandbytes import BitsAndBytes4, BitsAndBytes8
-from rdlib.checkpoints.layout import Packed
-from rdlib.checkpoints.parts import Parts
+from rdlib.checkpoints.layout import EncodedLayer
+from rdlib.checkpoints.parts import LayerTensors
 from rdlib.weights import BFLOAT16, as_matrix, refuse_non_finite
 
 
-def quantize_by_package(W: np.ndarray, kind: str, double_quantized: bool = False) -> Packed:
+def quantize_by_package(W: np.ndarray, kind: str, double_quantized: bool = False) -> EncodedLayer:
     """The code that bitsandbytes writes for a weight matrix: NF4 or FP4 in blocks of 64, or int8 by rows.
 
     It is read from the very tensors that a checkpoint would hold.  The matrix is quantized as it is, not as part
@@ -46,5 +46,5 @@ def _to_torch(W: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(W.copy())
 
 
-def _parts(tensors: Mapping[str, torch.Tensor]) -> Parts:
-    return Parts("W", tensors, lambda suffix: tensors[suffix].numpy())
+def _parts(tensors: Mapping[str, torch.Tensor]) -> LayerTensors:
+    return LayerTensors("W", tensors, lambda suffix: tensors[suffix].numpy())

@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from rdlib.models import Checkpoint
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.weights import DTYPES, refuse_non_finite
 
 
-class Parts:
+class LayerTensors:
     """What is stored for one layer.
 
     Args:
@@ -23,7 +23,7 @@ class Parts:
         self._load = load
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, stem: str) -> "Parts":
+    def of(cls, checkpoint: Checkpoint, stem: str) -> "LayerTensors":
         """Those of a layer in a checkpoint, which reads a tensor when it is taken."""
         start = f"{stem}."
         suffixes = [name.removeprefix(start) for name in checkpoint.names if name.startswith(start)]

@@ -10,9 +10,11 @@ from rdlib.checkpoints.awq import Awq
 from rdlib.checkpoints.bitsandbytes import TABLES, BitsAndBytes4, BitsAndBytes8
 from rdlib.checkpoints.configuration import Configuration
 from rdlib.checkpoints.gptq import Gptq
-from rdlib.checkpoints.layout import Layout, Packed
-from rdlib.checkpoints.parts import Parts
-from rdlib.models import ASSETS, GROUPS, Checkpoint, open_checkpoint, place
+from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
+from rdlib.checkpoints.parts import LayerTensors
+from rdlib.files import ASSETS
+from rdlib.models.checkpoint import Checkpoint, open_checkpoint
+from rdlib.models.names import GROUPS, layer_and_group
 
 HEAD = "lm_head.weight"
 TOTALS = ["rate", "stored"]
@@ -60,7 +62,9 @@ class QuantizedCheckpoint:
     def layers(self) -> list[str]:
         """Names of the quantized weights, by layer, then group."""
         order = [*GROUPS, None]
-        return sorted(self._stem_of, key=lambda n: (place(n)[0], order.index(place(n)[1]), n))
+        return sorted(
+            self._stem_of, key=lambda n: (layer_and_group(n)[0], order.index(layer_and_group(n)[1]), n)
+        )
 
     @cached_property
     def unquantized(self) -> list[str]:
@@ -68,7 +72,7 @@ class QuantizedCheckpoint:
         packed = {name for layer in self.layers for name in self._stored(layer)}
         return [name for name in self.checkpoint.names if name not in packed]
 
-    def packed(self, name: str) -> Packed:
+    def packed(self, name: str) -> EncodedLayer:
         """The code of a layer, and its decoder.
 
         Raises:
@@ -119,7 +123,7 @@ class QuantizedCheckpoint:
         """One row a layer: layer, group, name, weights, bits per weight by stream, in total and as stored."""
         rows = []
         for name in self.layers:
-            code, (layer, group) = self.packed(name).code, place(name)
+            code, (layer, group) = self.packed(name).code, layer_and_group(name)
             stored = sum(self.stored_bits(name).values()) / code.weights
             labels = {"layer": layer, "group": group, "name": name, "weights": code.weights}
             rows.append(labels | {"rate": code.rate, "stored": stored} | code.rates)
@@ -157,10 +161,10 @@ class QuantizedCheckpoint:
             return not self.checkpoint.stored(name).any()
         return name.endswith(".inv_freq")
 
-    def _parts(self, name: str) -> Parts:
+    def _parts(self, name: str) -> LayerTensors:
         if name not in self._stem_of:
             raise ValueError(f"{self.checkpoint.folder.name} has no quantized layer {name!r}.")
-        return Parts.of(self.checkpoint, self._stem_of[name])
+        return LayerTensors.of(self.checkpoint, self._stem_of[name])
 
     def _stored(self, name: str) -> list[str]:
         """Names of the tensors of a layer."""
@@ -177,7 +181,7 @@ def open_quantized(model: str | Path) -> QuantizedCheckpoint:
     return QuantizedCheckpoint(open_checkpoint(IN_THE_BOX.get(str(model), model)))
 
 
-def _layout(configuration: Configuration) -> Layout:
+def _layout(configuration: Configuration) -> CheckpointFormat:
     """The format that a checkpoint says it has."""
     match configuration.quant_method:
         case "gptq":

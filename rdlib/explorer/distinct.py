@@ -12,14 +12,14 @@ from functools import singledispatch
 import numpy as np
 from numba import get_num_threads, set_num_threads
 
-from rdlib.code import PAYLOAD, Code, Stream
-from rdlib.formats import Ans
+from rdlib.code.ans import Ans
+from rdlib.code.code import PAYLOAD, Code, Stream
 from rdlib.histogram import Histogram, entropy_of, lloyd_max
 from rdlib.measure import Point, sqnr_db
 from rdlib.quantizers import EcsqMidpoint, EcsqOptimal, LloydMax, PerTensor, Quantizer, Uniform
-from rdlib.quantizers.entropy import cells_of, entropy_constrained, step_of_entropy
-from rdlib.quantizers.kernels import fit_ranges, symmetric_indices
-from rdlib.quantizers.lloyd_max import nearest_level
+from rdlib.quantizers.scalar.entropy import cells_of, entropy_constrained, step_of_entropy
+from rdlib.quantizers.scalar.kernels import fit_ranges, symmetric_indices
+from rdlib.quantizers.scalar.lloyd_max import nearest_level
 
 
 def is_scalar(quantizer: Quantizer) -> bool:

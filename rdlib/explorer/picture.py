@@ -16,8 +16,9 @@ from matplotlib.image import imsave
 
 from rdlib.explorer.controls import group
 from rdlib.explorer.subject import GAUSSIAN, RATES, Subject
-from rdlib.plot import BOUNDS, decibel, density, gap_bits, look, use_style
+from rdlib.plot import BOUNDS, density, gap_bits, method_style, use_style
 from rdlib.quantizers import Quantizer
+from rdlib.theory.gaussian import to_db
 
 SIZE = (10.4, 4.8)  # inches
 LAYOUT = [["distortion", "density"], ["gap", "density"]]
@@ -47,7 +48,7 @@ class Moving:
         rates = np.linspace(0, RATES[-1] + 1, 300)
         for (name, bound), line in zip(subject.bounds.items(), BOUNDS, strict=False):
             least = bound(rates)
-            top.plot(rates, decibel(least), label=name, zorder=1, **line)
+            top.plot(rates, to_db(least), label=name, zorder=1, **line)
             if name != GAUSSIAN:
                 some = least > 0  # at the entropy of the weights, nothing is lost
                 gaps = gap_bits(rates[some], least[some], subject.bounds[GAUSSIAN])
@@ -76,14 +77,14 @@ class Moving:
 
     def show(self, quantizer: Quantizer) -> None:
         """Move the artists to a quantizer: its curve, the point on it, the gap at that point, its levels."""
-        subject, style = self.subject, look(quantizer.method)
+        subject, style = self.subject, method_style(quantizer.method)
         reading, curve = subject.read(quantizer), subject.curve(quantizer)
         point, gaussian = reading.point, subject.bounds[GAUSSIAN]
         curve = curve[curve.nmse > 0]
-        self.curve.set(data=(curve.rate, decibel(curve.nmse)), **style)
+        self.curve.set(data=(curve.rate, to_db(curve.nmse)), **style)
         self.gap.set(data=(curve.rate, gap_bits(curve.rate, curve.nmse, gaussian)), **style)
         exact = point.nmse == 0  # nothing is lost, and nothing is left to draw
-        place = [[], []] if exact else [[point.rate], [float(decibel(point.nmse))]]
+        place = [[], []] if exact else [[point.rate], [float(to_db(point.nmse))]]
         excess = [] if exact else [subject.gaps(point)[GAUSSIAN]]
         self.here.set(data=place, markeredgecolor=style["color"])
         self.there.set(data=(place[0], excess), markeredgecolor=style["color"])

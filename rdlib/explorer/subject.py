@@ -7,19 +7,15 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from rdlib.blahut import RateDistortion, blahut_arimoto
-from rdlib.code import Code, Stream
+from rdlib.code.code import Code, Stream
 from rdlib.explorer.distinct import code_of_values, is_scalar, one_thread, point_of_values
 from rdlib.histogram import Histogram
 from rdlib.measure import Point, measure_code, table
 from rdlib.quantizers import Quantizer
-from rdlib.theory import (
-    differential_entropy,
-    gaussian_distortion,
-    gaussian_rate,
-    shannon_distortion,
-    shannon_rate,
-)
+from rdlib.theory.blahut import blahut_arimoto
+from rdlib.theory.entropy import differential_entropy, shannon_distortion, shannon_rate
+from rdlib.theory.gaussian import gaussian_distortion, gaussian_rate
+from rdlib.theory.rate_distortion import RateDistortion
 
 GAUSSIAN, EXACT, SHANNON = "Gaussian R(D)", "R(D) of these weights", "Shannon lower bound"
 RATES = range(1, 9)  # nominal rates of a curve, bits per weight

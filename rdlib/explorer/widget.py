@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from rdlib.explorer.controls import CHOICES, clip, group, with_clip, with_group
 from rdlib.explorer.picture import Picture
 from rdlib.explorer.subject import RATES, Subject
-from rdlib.models import Checkpoint
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.quantizers import Quantizer
 
 GROUPS = (8, 16, 32, 64, 128, 256)

@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from rdlib.code import Code
-from rdlib.decoder import Decoder
+from rdlib.code.code import Code
+from rdlib.code.decoder import Decoder
 
 
 class Quantizer(Decoder):

@@ -5,8 +5,9 @@ from typing import Self
 
 import numpy as np
 
-from rdlib.code import Code, Stream, frequency_table
-from rdlib.formats import ClassifiedAns, Fixed
+from rdlib.code.ans import ClassifiedAns
+from rdlib.code.code import Code, Stream, frequency_table
+from rdlib.code.fixed import Fixed
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.granularity import Granularity, PerGroup
 from rdlib.weights import as_float32

@@ -1,0 +1,43 @@
+"""Entropy coding with contexts that the decoder knows from another stream.
+
+The coset of a lattice point or the path through a trellis says which of a few distributions a symbol is drawn
+from.  Each distribution has a table of its own, and the symbols are written sorted by context.
+"""
+
+import numpy as np
+
+from rdlib.code.ans import ContextAns
+from rdlib.code.code import Stream, frequency_table
+
+
+def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count: int) -> dict[str, Stream]:
+    """Σ over contexts c of n_c·H(symbol | c) bits: the symbols, sorted by context, each context with its table.
+
+    Args:
+        symbols: integers 0 … size − 1, any shape.
+        contexts: integers 0 … count − 1, the same shape; the decoder must know them from other streams.
+        size: of the alphabet.
+        count: of contexts.
+
+    Returns:
+        the streams ``table`` (a byte a symbol and context), ``counts`` (32 bits a context) and ``index``.
+    """
+    rows = [frequency_table(symbols[contexts == context], size).array for context in range(count)]
+    table = Stream.fixed(np.stack(rows), 256)
+    counts = Stream.fixed(np.bincount(contexts.ravel(), minlength=count), 1 << 32)
+    order = np.argsort(contexts, axis=None, kind="stable")
+    index = symbols.ravel()[order].astype(np.min_scalar_type(size))
+    return {"table": table, "counts": counts, "index": Stream(index, ContextAns(table.array, counts.array))}
+
+
+def unsorted(index: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+    """The symbols back in their places, shape of ``contexts``: what :func:`context_streams` sorted.
+
+    Raises:
+        ValueError: there are not as many symbols as contexts.
+    """
+    if index.size != contexts.size:
+        raise ValueError(f"The code holds {index.size} symbols for {contexts.size} places.")
+    symbols = np.empty(contexts.size, index.dtype)
+    symbols[np.argsort(contexts, axis=None, kind="stable")] = index
+    return symbols.reshape(contexts.shape)

@@ -1,0 +1,64 @@
+"""What reads a code: the checks that hold for every method, around a formula of its own."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from rdlib.code.code import PAYLOAD, Code
+
+
+class MalformedCode(ValueError):
+    """The streams of a code are not what the method that reads it writes."""
+
+
+class Decoder(ABC):
+    """Ŵ from a code: what :func:`rdlib.measure.measure_code` asks of a quantizer or a layer of a checkpoint.
+
+    Attributes:
+        bits: nominal rate.
+        method: name in tables and plots.
+    """
+
+    bits: float
+    method: str
+
+    def decode(self, code: Code) -> np.ndarray:
+        """Ŵ, float32 (out, in), from the code alone.
+
+        A code may come from anywhere: :meth:`reconstruct` applies the formula, and what comes of it is checked.
+
+        Raises:
+            MalformedCode: a ValueError; the code lacks a stream, its streams do not fit each other or the shape, or
+                they stand for NaN or Inf.
+        """
+        for name in PAYLOAD:
+            if name in code.streams and code[name].dtype.kind != "u":
+                raise self._refusal(f"{name!r} holds {code[name].dtype} instead of integers")
+        try:
+            with np.errstate(all="ignore"):
+                W = self.reconstruct(code)
+        except MalformedCode:  # of an inner decoder, which knows more
+            raise
+        except (ValueError, ArithmeticError, IndexError, TypeError) as error:
+            raise self._refusal(str(error).removesuffix(".")) from error
+        if W.shape != tuple(code.shape):
+            raise self._refusal(f"they are of weights {W.shape}, but the code is said to be of {code.shape}")
+        if (
+            W.dtype != np.float32
+        ):  # integers in the place of floats, or an alphabet beyond those of the method
+            raise self._refusal(f"they make {W.dtype} instead of float32")
+        with np.errstate(invalid="ignore"):  # ∞ − ∞
+            total = W.sum(dtype=np.float64)
+        if not np.isfinite(total):
+            raise self._refusal("they stand for NaN or Inf")
+        return W
+
+    @abstractmethod
+    def reconstruct(self, code: Code) -> np.ndarray:
+        """The formula of the method: Ŵ, float32 (out, in), of streams that it may take to be its own.
+
+        What numpy raises where they are not, :meth:`decode` tells as one sentence.
+        """
+
+    def _refusal(self, reason: str) -> MalformedCode:
+        return MalformedCode(f"The streams of this code are not those of {self.method}: {reason}.")

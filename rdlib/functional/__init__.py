@@ -1,0 +1,23 @@
+"""Functional distortion: what quantization does to the output of a model, and what predicts it."""
+
+from rdlib.functional.divergence import Functional, Reference, compare, forward
+from rdlib.functional.proxies import RankCorrelation, error_sizes, noise_response, slope, spearman, with_noise
+from rdlib.functional.sensitivity import Replay
+from rdlib.functional.variants import Variant, quantize_model, read_model
+
+__all__ = [
+    "compare",
+    "error_sizes",
+    "forward",
+    "Functional",
+    "noise_response",
+    "quantize_model",
+    "RankCorrelation",
+    "read_model",
+    "Reference",
+    "Replay",
+    "slope",
+    "spearman",
+    "Variant",
+    "with_noise",
+]

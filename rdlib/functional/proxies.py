@@ -1,0 +1,135 @@
+"""Proxies: what of a weight error can be had without running the network, and how well it ranks the damage."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rdlib.functional.sensitivity import Replay
+from rdlib.measure import output_error
+from rdlib.weights import as_float32
+
+
+def error_sizes(W: np.ndarray, W_hat: np.ndarray, H: np.ndarray) -> dict[str, float]:
+    """Sizes of the error E = W − Ŵ of one matrix; each may be added up over matrices.
+
+    Args:
+        W: (out, in).
+        W_hat: Ŵ, (out, in).
+        H: E[x xᵀ] of the inputs, (in, in).
+
+    Returns:
+        ``squared`` ‖E‖²; ``relative`` t² = ‖E‖²/‖W‖²; ``diagonal`` tr(E diag(H) Eᵀ); ``output`` tr(E H Eᵀ),
+        the squared error of the layer's output; ``relative_output`` tr(E H Eᵀ) / (‖W‖² tr(H)/in), which is t²
+        where the error is white and less where it avoids the strong inputs.
+    """
+    wide = as_float32(W).astype(np.float64)
+    E = wide - W_hat
+    squared, power, output = (E**2).sum(), (wide**2).sum(), output_error(E, H) * len(E)
+    return {
+        "squared": float(squared),
+        "relative": float(squared / power) if squared else 0.0,
+        "diagonal": float(((E**2) @ H.diagonal()).sum()),
+        "output": output,
+        "relative_output": float(output / (power * H.diagonal().mean())) if output else 0.0,
+    }
+
+
+def with_noise(W: np.ndarray, relative: float, seed: int = 0) -> np.ndarray:
+    """W + t‖W‖ G/‖G‖ in float32, G Gaussian: white noise with a relative error ‖E‖²/‖W‖² of t² = ``relative``."""
+    values = as_float32(W)
+    G = np.random.default_rng(seed).standard_normal(values.shape)
+    scale = np.sqrt(relative * (values.astype(np.float64) ** 2).sum() / (G**2).sum())
+    return (values + scale * G).astype(np.float32)
+
+
+def noise_response(
+    replay: Replay, name: str, W: np.ndarray, relative: Iterable[float] = (0.003, 0.01, 0.03), seed: int = 0
+) -> pd.DataFrame:
+    """What white noise in one tensor does to the output: one row a size of the noise.
+
+    By the linearity law Σ αₗ tₗ² predicts what errors tₗ² of all layers do together, where α is the
+    :func:`slope` of such a response over t².
+
+    Returns:
+        Columns ``relative`` (t²), ``kl`` and ``ln_perplexity_ratio``, both in nats per token.
+
+    Source: Malinovskii et al. 2024, arXiv:2411.17525 (HIGGS).
+    """
+    rows = []
+    for t2 in relative:
+        functional = replay.compare({name: with_noise(W, t2, seed)})
+        rows.append((t2, functional.kl.mean, functional.ln_perplexity_ratio.mean))
+    return pd.DataFrame(rows, columns=["relative", "kl", "ln_perplexity_ratio"])
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """α of y ≈ α x: Σ xy / Σ x², least squares through the origin."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    return float((x * y).sum() / (x * x).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class RankCorrelation:
+    """Spearman's ρ, and what it would have been on other draws of the points.
+
+    Args:
+        rho: 1 where one quantity ranks as the other does; NaN where one is constant.
+        resampled: ρ on bootstrap resamples; those of two correlations with the same seed are paired.
+    """
+
+    rho: float
+    resampled: np.ndarray
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Percentile bootstrap interval (Efron 1979, doi:10.1214/aos/1176344552)."""
+        low, high = np.quantile(self.resampled, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+
+def spearman(
+    x: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, resamples: int = 1000, seed: int = 0
+) -> RankCorrelation:
+    """Rank correlation of x and y with a bootstrap.
+
+    Args:
+        x: (n,).
+        y: (n,).
+        clusters: (n,) labels; points of one label are drawn together, because they are not independent (the
+            same tensor, the same method).  Every point by itself where None.
+        resamples: draws of as many clusters as there are, with replacement.
+        seed: of the draws.
+
+    Raises:
+        ValueError: x and y differ in length, have less than two points, or hold NaN.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
+        raise ValueError(f"Ranks of {x.shape} and {y.shape} points cannot be compared.")
+    if np.isnan(x).any() or np.isnan(y).any():
+        raise ValueError("NaN has no rank: leave out the points that were not measured.")
+    labels = (
+        np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    )
+    size = int(labels.max(initial=-1)) + 1
+    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), resamples)
+    return RankCorrelation(float(_rho(x, y, np.ones((1, len(x))))[0]), _rho(x, y, drawn[:, labels]))
+
+
+def _rho(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of the ranks where the points occur so many times, (resamples, n)."""
+    a, b = (_ranks(v, counts) - counts.sum(axis=1, keepdims=True) / 2 for v in (x, y))
+    ab, aa, bb = ((counts * p).sum(axis=1) for p in (a * b, a * a, b * b))
+    with np.errstate(invalid="ignore"):
+        return ab / np.sqrt(aa * bb)
+
+
+def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Ranks less ½ of the points, (resamples, n); points that tie have the mean of their ranks."""
+    order = np.argsort(values)
+    _, starts, place = np.unique(values[order], return_index=True, return_inverse=True)
+    tied = np.add.reduceat(counts[:, order], starts, axis=1)
+    ranks = np.empty(counts.shape)
+    ranks[:, order] = (np.cumsum(tied, axis=1) - tied / 2)[:, place]
+    return ranks

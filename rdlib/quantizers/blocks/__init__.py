@@ -1,0 +1,1 @@
+"""Block formats: a scale for every few weights."""

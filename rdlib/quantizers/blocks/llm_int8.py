@@ -1,0 +1,68 @@
+"""LLM.int8: 8-bit integers with one scale a row."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit, prange
+
+from rdlib.code.code import Code, Stream
+from rdlib.quantizers.base import Rated
+from rdlib.quantizers.blocks.blocks import block_peaks, reciprocal, table_weights
+from rdlib.weights import as_float32
+
+LARGEST = 127
+INTEGERS = np.arange(-128, 128, dtype=np.float32)  # −128 has a code, but no weight takes it
+
+
+@dataclass(frozen=True)
+class LLMInt8(Rated):
+    """ŵ = s·q/127, q = round(127·w/s), s the largest magnitude of a row: 8 bits and 32 / in for the scale.
+
+    Ŵ equals that of bitsandbytes (its ``int8_vectorwise_quant`` and ``int8_vectorwise_dequant``) on the same
+    weights, bit for bit.  Streams: ``index`` (q + 128, 8 bits), ``scale`` (s, a float32 a row).
+
+    Args:
+        bits: 8.
+
+    Raises:
+        ValueError: ``bits`` is not 8.  When encoding: 127·s does not fit float32.
+
+    Source: Dettmers, Lewis, Belkada and Zettlemoyer 2022, arXiv:2208.07339, section 2.
+    """
+
+    bits: int = 8
+    bits_allowed: ClassVar[range] = range(8, 9)
+
+    @property
+    def method(self) -> str:
+        return "LLM.int8 channel"
+
+    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+        values = as_float32(W)
+        scale = np.abs(block_peaks(values, max(values.shape[1], 1)).ravel())
+        if scale.size and scale.max() > np.finfo(np.float32).max / LARGEST:
+            raise ValueError(
+                f"{LARGEST} times the weight {scale.max():.3g} does not fit float32: scale W down."
+            )
+        index = _nearest_integers(values, reciprocal(scale, LARGEST))
+        streams = {
+            "index": Stream.fixed(index, len(INTEGERS)),
+            "scale": Stream.floats(scale, "float32"),
+        }
+        return Code(values.shape, streams)
+
+    def reconstruct(self, code: Code) -> np.ndarray:
+        weights = table_weights(code["index"], code["scale"], INTEGERS, max(code.shape[1], 1))
+        weights *= np.float32(1 / LARGEST)  # after s·q, as bitsandbytes does
+        return weights
+
+
+@njit(parallel=True, cache=True)
+def _nearest_integers(rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """round(w·inverse) + 128, ties to even, uint8, with one ``inverse`` a row."""
+    index = np.empty(rows.shape, np.uint8)
+    for i in prange(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            index[i, j] = np.uint8(np.rint(rows[i, j] * inverse[i]) + np.float32(128))
+    return index

@@ -1,0 +1,1 @@
+"""Quantizers that feed the error of one column to those after it."""

@@ -1,0 +1,146 @@
+"""Trellis + feedback: every column is a path through a trellis, and its error is fed to the columns after it.
+
+The path runs down the column, over the rows, so that a column is finished before the next one begins.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numba import njit
+from scipy.special import ndtr
+
+from rdlib.code.code import Code
+from rdlib.quantizers.feedback.watersic import SuccessiveCancellation
+from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, subsets_of
+
+FARTHEST = 255  # level whose price is known; beyond it all cost the same
+TRADE = 0.34  # λ in units of α²: 2·ln 2·D, with D = (2α)²/12 less 1.3 dB
+SMALLEST = 1e-6  # probability that a price is made from
+
+
+@dataclass(frozen=True)
+class FeedbackTrellis(SuccessiveCancellation):
+    """z along the path of least Σ (w/α − z)² − λ·log₂ p(z), through Ungerboeck's trellis, down each column.
+
+    The state allows either the even or the odd integers; which of them is taken, mod 4, leads to the next state.  So
+    the indices cost as much as those of a grid twice as wide, and a path chooses among all integers.  p is that of a
+    Gaussian of the column's power, so that columns of any rate are coded, down to those of zeros.  The path begins in
+    state 0, ends anywhere, and is told by the indices alone: z = 2m + (1 where odd), m coded with a table for the even
+    and one for the odd integers of each class of columns.
+
+    For formula, streams and arguments, see :class:`SuccessiveCancellation`.
+
+    Args:
+        states: of the convolutional code, 4 … 256.
+
+    Raises:
+        ValueError: there is no code of so many states here.
+
+    Source: entropy-coded trellis-coded quantization, Fischer and Wang 1992, doi:10.1109/18.119729, and Marcellin
+    1994, doi:10.1109/26.275315, in the place of rounding in Lifar et al. 2026 (WaterSIC), arXiv:2603.04956.
+    """
+
+    states: int = 256
+    contexts_of_class: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.states not in PARITY_CHECKS:
+            raise ValueError(f"A trellis has {', '.join(map(str, PARITY_CHECKS))} states, not {self.states}.")
+
+    @property
+    def method(self) -> str:
+        return f"trellis + feedback {self.states} states"
+
+    def _round(self, x: np.ndarray) -> np.ndarray:
+        return _best_path(x, _prices(float(np.sqrt(np.mean(x**2)))), subsets_of(self.states))
+
+    def _symbols(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return z >> 1, z & 1
+
+    def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
+        index, counts = (
+            code["index"].astype(np.int64) + int(code.number("first")),
+            code["counts"].astype(np.int64),
+        )
+        if index.size != code.weights or len(counts) < 2 * (int(column_class.max(initial=0)) + 1):
+            raise ValueError(
+                "The code does not hold an index for every weight, or a count for every context."
+            )
+        starts = np.cumsum(counts) - counts
+        return _follow(index, starts, column_class.astype(np.int64), subsets_of(self.states), code.shape)
+
+
+def _prices(deviation: float) -> np.ndarray:
+    """−λ·log₂ p of the integers 0 … FARTHEST among those of their parity, for a Gaussian: a cell is 2 wide."""
+    z = np.arange(FARTHEST + 1)
+    p = ndtr((z + 1) / (deviation or 1)) - ndtr((z - 1) / (deviation or 1))
+    return -TRADE * np.log2(np.maximum(p, SMALLEST))
+
+
+@njit(cache=True)
+def _best_path(x: np.ndarray, prices: np.ndarray, subset: np.ndarray) -> np.ndarray:
+    """Viterbi's algorithm on one sequence from state 0: the integers along the cheapest path.
+
+    State g is reached from (2g + i) mod S, i = 0, 1, on subset[2g + i].
+
+    Args:
+        x: samples, (n,).
+        prices: of the magnitudes of integers.
+        subset: which remainder mod 4 each content of the register allows, (2·S,).
+    """
+    states, n = len(subset) >> 1, len(x)
+    cost, new = np.full(states, np.inf), np.empty(states)
+    cost[0] = 0.0
+    rival = np.empty((n, states), np.uint8)
+    nearest = np.empty((n, 4), np.int64)
+    error = np.empty(4)
+    for t in range(n):
+        for c in range(4):
+            z = 4 * int(np.rint((x[t] - c) / 4)) + c
+            best = (x[t] - z) ** 2 + prices[min(abs(z), len(prices) - 1)]
+            inner = z - 4 if z > 0 else z + 4  # the next one towards zero, farther but cheaper
+            other = (x[t] - inner) ** 2 + prices[min(abs(inner), len(prices) - 1)]
+            nearest[t, c], error[c] = (z, best) if best <= other else (inner, other)
+        for g in range(states):
+            a = cost[2 * g & (states - 1)] + error[subset[2 * g]]
+            b = cost[(2 * g + 1) & (states - 1)] + error[subset[2 * g + 1]]
+            rival[t, g] = b < a
+            new[g] = min(a, b)
+        cost, new = new, cost
+    path = np.empty(n)
+    g = int(np.argmin(cost))
+    for t in range(n - 1, -1, -1):
+        r = 2 * g + rival[t, g]
+        path[t] = nearest[t, subset[r]]
+        g = r & (states - 1)
+    return path
+
+
+@njit(cache=True)
+def _follow(
+    index: np.ndarray,
+    starts: np.ndarray,
+    column_class: np.ndarray,
+    subset: np.ndarray,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """The integers of a matrix from symbols that are sorted by context, rows first, within a context.
+
+    The parity of each is known from the state of its column, and with it the context of its symbol.
+    """
+    rows, columns = shape
+    top = len(subset) >> 1
+    place = starts.copy()
+    state = np.zeros(columns, np.int64)
+    z = np.empty((rows, columns), np.int64)
+    for i in range(rows):
+        for j in range(columns):
+            odd = subset[state[j]] & 1
+            context = 2 * column_class[j] + odd
+            z[i, j] = 2 * index[min(place[context], len(index) - 1)] + odd
+            place[context] += 1
+            new = 0 if subset[state[j]] == z[i, j] & 3 else top
+            state[j] = (state[j] | new) >> 1
+    return z

@@ -1,0 +1,1 @@
+"""Scalar quantizers: one weight at a time."""

@@ -1,0 +1,1 @@
+"""Quantizers of transformed weights: rotated, scaled by input."""

@@ -1,0 +1,183 @@
+"""Execute a notebook, keep what is the same every time, and take out its figures.
+
+python -m rdlib.runs.notebook            # execute the committed notebooks again, in place
+python -m rdlib.runs.notebook 02_scalar_rd
+"""
+
+import argparse
+import base64
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_client import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from traitlets import Int, List
+from traitlets.config import Config
+
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+KEPT = (
+    "alt",
+    "jupyter",
+    "name",
+    "tags",
+)  # metadata of a cell that an author writes; the rest comes from tools
+INJECTED = "injected-parameters"  # Papermill's tag
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a widget of the running kernel, of a random id
+
+
+class NotebookFailed(RuntimeError):
+    """A cell raised, or the kernel died; ``partial`` is the notebook up to there, with the traceback."""
+
+    def __init__(self, message: str, partial: NotebookNode):
+        super().__init__(message)
+        self.partial = partial
+
+
+class Manager(AsyncKernelManager):
+    """Starts kernels that inherit an open file, so that a lock on it lasts until the kernel, too, has ended."""
+
+    inherited = List(Int(), help="file descriptors").tag(config=True)
+
+    async def start_kernel(self, **more: object) -> None:
+        """Start the kernel."""
+        await super().start_kernel(pass_fds=self.inherited, **more)
+
+
+def execute(path: Path, parameters: dict[str, object], inherited: Sequence[int] = ()) -> NotebookNode:
+    """Run a notebook in its own folder and a fresh kernel of this Python; the file itself is not touched.
+
+    What cells write to stderr (warnings, not progress bars) is passed on to this process's stderr.
+
+    Args:
+        path: of the notebook.
+        parameters: those that differ from its defaults.
+        inherited: file descriptors that the kernel keeps open.
+
+    Raises:
+        NotebookFailed: the message names notebook, cell and error in one sentence.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        running = Path(folder) / "running.ipynb"  # Papermill writes it after every cell
+        try:
+            papermill.execute_notebook(
+                nbformat.read(path, as_version=4),
+                running,
+                parameters=parameters,
+                kernel_name=KERNEL["name"],
+                language=KERNEL["language"],
+                cwd=path.parent,
+                progress_bar={"desc": path.stem, "file": sys.stderr},
+                kernel_manager_class=Manager,
+                config=Config(
+                    KernelManager={"transport_encryption": "auto"},  # between this process and the kernel
+                    Manager={"inherited": list(inherited)},
+                ),
+            )
+        except (PapermillExecutionError, DeadKernelError) as error:
+            partial = nbformat.read(running, as_version=4)
+            raise NotebookFailed(f"{path} stopped {_where(partial, error)}", partial) from None
+        executed = nbformat.read(running, as_version=4)
+    for line in warnings(executed):
+        print(f"{path.stem}: {line}", file=sys.stderr)
+    return tidy(executed)
+
+
+def tidy(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without what differs from run to run: times, versions, random ids, stderr."""
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE})
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({k: cell.metadata[k] for k in KEPT if cell.metadata.get(k)})
+        if INJECTED in cell.metadata.get("tags", []):
+            cell.id = INJECTED
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)  # the text of a widget stays
+    return notebook
+
+
+def warnings(notebook: NotebookNode) -> list[str]:
+    """The lines that cells wrote to stderr, but for progress bars, which return to their line's start."""
+    streams = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    text = "\n".join(output.text for output in streams if output.get("name") == "stderr")
+    return [line for line in text.split("\n") if line.strip() and "\r" not in line]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG among the outputs of a notebook: its name, the index of its cell, and the picture in base64."""
+
+    name: str
+    cell: int
+    base64: str
+
+
+def placed_figures(notebook: NotebookNode) -> list[Figure]:
+    """Every PNG among the outputs, named by the ``name`` in its cell's metadata or else by its order."""
+    found: list[Figure] = []
+    for place, cell in enumerate(notebook.cells):
+        pictures = [o.data["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+        for k, picture in enumerate(pictures, 1):
+            name = cell.metadata.get("name")
+            name = f"{len(found) + 1}" if name is None else name if k == 1 else f"{name}-{k}"
+            found.append(Figure(name, place, "".join(picture.split())))
+    return found
+
+
+def figures(notebook: NotebookNode) -> dict[str, bytes]:
+    """The bytes of every figure by its name, see :func:`placed_figures`."""
+    return {figure.name: base64.b64decode(figure.base64) for figure in placed_figures(notebook)}
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Write a file whole or not at all: under another name first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(unfinished, path)
+
+
+def text(notebook: NotebookNode) -> str:
+    """The notebook as its file holds it."""
+    return nbformat.writes(notebook) + "\n"
+
+
+def _where(partial: NotebookNode, error: Exception) -> str:
+    """``in cell [7] (`first line`): Error: message.``, from the last cell that was started."""
+    started = [c for c in partial.cells if c.cell_type == "code" and c.metadata.papermill.get("start_time")]
+    if not started:
+        return f"before its first cell: {error}"
+    cell = started[-1]
+    number = sum(c.cell_type == "code" for c in partial.cells[: partial.cells.index(cell) + 1])
+    raised = [f"{o.ename}: {o.evalue}" for o in cell.outputs if o.output_type == "error"]
+    reason = (raised or [str(error) or type(error).__name__])[-1].strip().splitlines()[0]
+    return f"in code cell {number} (`{cell.source.strip().splitlines()[0]}`): {reason}"
+
+
+def main() -> None:
+    """Execute notebooks in place with their default parameters."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", nargs="*", help="a notebook, like 02_scalar_rd; all, if none is named")
+    parser.add_argument("--folder", type=Path, default=Path("notebooks"), help="(default: %(default)s)")
+    options = parser.parse_args()
+    notebooks = [options.folder / f"{name.removesuffix('.ipynb')}.ipynb" for name in options.name]
+    for path in notebooks or sorted(options.folder.glob("*.ipynb")):
+        if not path.is_file():
+            sys.exit(f"There is no notebook {path}.")
+        try:
+            write(path, text(execute(path, {})))
+        except NotebookFailed as failure:
+            sys.exit(str(failure))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""The page of an experiment: ``index.html``, which holds all it shows and loads nothing.
+
+    python -m rdlib.runs.report build/demo
+
+Question and answer of every notebook with its key figure, all measured points, and the manifest.  A run ends
+with it; by hand it also shows a run that stopped.  The same experiment gives the same bytes.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from nbformat import NotebookNode
+
+from rdlib.runs import notebook as notebooks
+from rdlib.runs import page
+from rdlib.runs.parameters import declared
+
+KEY = "key-figure"  # the tag of the cell whose figure stands for its notebook; without one, the last figure
+DIGITS = 5  # of numbers in the page's table
+PARTIAL = ".partial.ipynb"
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
+TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What the page tells of one notebook.
+
+    Args:
+        name: of the file.
+        title: its first heading.
+        question: HTML.
+        answer: HTML.
+        figure: the key figure, a PNG in base64; empty if there is none.
+        picture: the name of its file.
+        description: of the figure, in words.
+        changed: parameters that are not at the notebook's own value.
+        whole: it has run to its end, be it in an earlier run.
+        stopped: the error that ended its last run; empty if there is none.
+    """
+
+    name: str
+    title: str
+    question: Markup
+    answer: Markup
+    figure: str
+    picture: str
+    description: str
+    changed: dict[str, object]
+    whole: bool
+    stopped: str
+
+
+def write(build: Path) -> Path:
+    """Write ``index.html`` into the folder of an experiment, whole or not at all.
+
+    Raises:
+        FileNotFoundError: the folder holds no executed notebook.
+    """
+    path = build / "index.html"
+    notebooks.write(path, render(build))
+    return path
+
+
+def render(build: Path) -> str:
+    """The page of the experiment in a folder, finished or not.
+
+    Raises:
+        FileNotFoundError: the folder holds no executed notebook.
+    """
+    path = build / "manifest.json"
+    manifest = json.loads(path.read_bytes()) if path.is_file() else {}
+    names = sorted({file.name.split(".")[0] for file in build.glob("[0-9]*.ipynb")})
+    if not names:
+        raise FileNotFoundError(f"{build} holds no executed notebook; run the experiment first.")
+    known = manifest.get("notebooks", {})
+    found = [chapter(build, name, known.get(name, {}).get("parameters", {})) for name in names]
+    models = {str(entry["parameters"].get("model", "")): None for entry in known.values()}
+    table = build / "results.parquet"
+    columns, rows = records(pd.read_parquet(table) if table.is_file() else pd.DataFrame())
+    return TEMPLATES.get_template("report.html.j2").render(
+        title=f"{build.resolve().name} · rdlib",
+        experiment=build.resolve().name,
+        model=", ".join(filter(None, models)) or "no model",
+        manifest=manifest,
+        chapters=found,
+        columns=columns,
+        rows=rows,
+    )
+
+
+def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
+    """What the page tells of one notebook, run with these parameters."""
+    path, partial = build / f"{name}.ipynb", build / f"{name}{PARTIAL}"
+    executed = nbformat.read(path if path.is_file() else partial, as_version=4)
+    figure = key_figure(executed)
+    own = {key: parameter.default for key, parameter in declared(path if path.is_file() else partial).items()}
+    texts = sections(executed)
+    return Chapter(
+        name=name,
+        title=title(executed) or name,
+        question=Markup(page.markdown(texts.get("Question", ""))),
+        answer=Markup(_links(page.markdown(texts.get("Answer", "")))),
+        figure=figure.base64 if figure else "",
+        picture=f"{name}-{figure.name}.png" if figure else "",
+        description=page.descriptions(executed)[figure.name] if figure else "",
+        changed={key: value for key, value in parameters.items() if own.get(key, value) != value},
+        whole=path.is_file(),
+        stopped=error(nbformat.read(partial, as_version=4)) if partial.is_file() else "",
+    )
+
+
+def title(notebook: NotebookNode) -> str:
+    """The first heading of a notebook; empty if it has none."""
+    found = [re.search(r"(?m)^# +(.+)$", source) for source in _texts(notebook)]
+    return next((page.plain(heading[1]) for heading in found if heading), "")
+
+
+def sections(notebook: NotebookNode) -> dict[str, str]:
+    """The Markdown below every second-level heading, by heading, up to the end of its cell."""
+    parts = [re.split(r"(?m)^## +(.+)$", source) for source in _texts(notebook)]
+    return {name.strip(): body.strip() for p in parts for name, body in zip(p[1::2], p[2::2], strict=True)}
+
+
+def key_figure(notebook: NotebookNode) -> notebooks.Figure | None:
+    """The figure that stands for a notebook: of the cell tagged ``key-figure``, or else the last."""
+    found = notebooks.placed_figures(notebook)
+    tagged = [f for f in found if KEY in notebook.cells[f.cell].metadata.get("tags", [])]
+    return (tagged or found[-1:] or [None])[0]
+
+
+def error(notebook: NotebookNode) -> str:
+    """The error that ended a notebook, as ``Name: message``."""
+    raised = [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    return f"{raised[-1].ename}: {raised[-1].evalue}" if raised else "no more than a dead kernel"
+
+
+def records(table: pd.DataFrame) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of a table as JSON takes them: numbers rounded, None where there is none.
+
+    Columns without any value are left out, and None at the end of a row.
+    """
+    table = table.dropna(axis="columns", how="all")
+    rows = [[_plain(value) for value in row] for row in table.itertuples(index=False)]
+    for row in rows:
+        while row and row[-1] is None:
+            row.pop()
+    return [str(column) for column in table], rows
+
+
+def _plain(value: object) -> object:
+    """None, a string, or a number of few digits."""
+    if value is None or value is pd.NA or value != value:
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return str(value)
+    number = float(value)
+    if not math.isfinite(number):
+        return str(number)
+    return int(number) if number.is_integer() and abs(number) < 1e15 else float(f"{number:.{DIGITS}g}")
+
+
+def _texts(notebook: NotebookNode) -> list[str]:
+    """The Markdown cells."""
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def _links(html: str) -> str:
+    """Links to notebooks turned into links to their pages."""
+    return re.sub(r'href="([\w.-]+)\.ipynb', r'href="\1.html', html)
+
+
+def main() -> None:
+    """Write the page of an experiment again, also of one that stopped."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("build", type=Path, help="a folder below build/, like build/demo")
+    try:
+        print(f"Look at {write(parser.parse_args().build)}.")
+    except FileNotFoundError as missing:
+        sys.exit(str(missing))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What information theory allows: rate–distortion functions, bounds, and the constants of quantization."""
+
+from rdlib.theory.blahut import blahut_arimoto
+from rdlib.theory.block_maximum import block_normalised, gaussian_block_density, gaussian_block_mse
+from rdlib.theory.entropy import (
+    check_histogram,
+    differential_entropy,
+    entropy_power,
+    gaussian_entropy,
+    laplacian_entropy,
+    shannon_distortion,
+    shannon_rate,
+    student_entropy,
+)
+from rdlib.theory.entropy_coded import EntropyCodedUniform, entropy_coded_uniform, entropy_coded_uniform_at
+from rdlib.theory.gaussian import (
+    BITS_PER_NAT,
+    DB_PER_BIT,
+    bits_to_nats,
+    from_db,
+    gaussian_distortion,
+    gaussian_rate,
+    nats_to_bits,
+    to_db,
+)
+from rdlib.theory.high_resolution import (
+    NORMALIZED_SECOND_MOMENTS,
+    PANTER_DITE_GAUSSIAN,
+    PANTER_DITE_LAPLACIAN,
+    high_resolution,
+    panter_dite,
+    space_filling_loss_bits,
+    space_filling_loss_db,
+    sphere_second_moment,
+    zador_gaussian,
+)
+from rdlib.theory.output import det_distortion, output_distortion, output_rate, sample_size_bias, spectrum
+from rdlib.theory.rate_distortion import RateDistortion
+from rdlib.theory.water_filling import WaterFilling, water_filling, water_filling_at_rate
+
+__all__ = [
+    "sphere_second_moment",
+    "BITS_PER_NAT",
+    "bits_to_nats",
+    "blahut_arimoto",
+    "block_normalised",
+    "check_histogram",
+    "DB_PER_BIT",
+    "det_distortion",
+    "differential_entropy",
+    "entropy_coded_uniform",
+    "entropy_coded_uniform_at",
+    "entropy_power",
+    "EntropyCodedUniform",
+    "sample_size_bias",
+    "from_db",
+    "gaussian_block_density",
+    "gaussian_block_mse",
+    "gaussian_distortion",
+    "gaussian_entropy",
+    "gaussian_rate",
+    "high_resolution",
+    "laplacian_entropy",
+    "space_filling_loss_bits",
+    "space_filling_loss_db",
+    "NORMALIZED_SECOND_MOMENTS",
+    "nats_to_bits",
+    "output_distortion",
+    "output_rate",
+    "panter_dite",
+    "PANTER_DITE_GAUSSIAN",
+    "PANTER_DITE_LAPLACIAN",
+    "RateDistortion",
+    "shannon_distortion",
+    "shannon_rate",
+    "spectrum",
+    "student_entropy",
+    "to_db",
+    "water_filling",
+    "water_filling_at_rate",
+    "WaterFilling",
+    "zador_gaussian",
+]
