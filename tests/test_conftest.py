@@ -13,8 +13,9 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from conftest import LONGEST, pytest_collection_modifyitems
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from conftest import LONGEST, pytest_collection_modifyitems
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
