@@ -32,8 +32,8 @@ CLAIMS = {
         "07_allocation",
         r"(?m)^trellis \+ feedback 64 states +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$",
     ),
-    "ρ = 0.83": ("05_functional", r"(?m)^weight MSE +(\S+)"),
-    "ρ = 0.995": ("05_functional", r"(?m)^both +(\S+)"),
+    "is 0.53": ("05_functional", r"(?m)^weight MSE +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
+    "reaches 0.95": ("05_functional", r"(?m)^output error +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
 }
 
 
