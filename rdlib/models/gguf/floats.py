@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdlib.weights import BFLOAT16
 from rdlib.models.gguf.blocks import Fields, TensorType
 from rdlib.models.gguf.fields import Field, words
+from rdlib.weights import BFLOAT16
 
 
 @dataclass(frozen=True, eq=False)
