@@ -20,10 +20,15 @@ compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (na
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
 	@$(BIN)/python -m rdlib.runs.compare $(A) $(B)
 
+# One process a core, each on one thread; a file stays in one process, a notebook in one kernel.
+ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+EVERY_CORE := -n auto --dist loadfile --no-loadscope-reorder
+NBVAL := --nbval --nbval-current-env
+
 test: $(READY) ## Check the code, run the unit tests, and run every notebook against its committed outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
+	$(ONE_THREAD) $(BIN)/python -m pytest tests notebooks $(NBVAL) $(EVERY_CORE) --durations=10
 
 properties: $(READY) ## Try EXAMPLES=50000 matrices and quantizers against what holds for all
 	EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest -q tests/test_properties.py

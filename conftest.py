@@ -1,5 +1,6 @@
-"""What holds for the tests and for the notebooks under nbval alike."""
+"""What holds for the tests and for the notebooks under nbval alike, in one process or in several."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 
@@ -14,6 +15,33 @@ ALLOWED_SKIPS: dict[str, str] = {
     "tests/test_report.py::test_script_sorts_and_filters": "there is no Chromium on the machine",
     "tests/test_checkpoints_direct.py::test_decoded_as_the_package_decodes_it": "of the extra 'producers', and legacy",
 }
+
+
+# Files that take longest. They begin first, so that all processes end at about the same time.
+LONGEST = (
+    "05_functional.ipynb",
+    "07_allocation.ipynb",
+    "03_vector_rd.ipynb",
+    "06_limits.ipynb",
+    "02_scalar_rd.ipynb",
+    "04_sota.ipynb",
+    "test_contract.py",
+    "test_faults.py",
+    "test_experiment.py",
+    "test_determinism.py",
+)
+WORKERS = 8  # at most: each imports torch and takes about 1 GB
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process a core that we may use (`-n auto`)."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), WORKERS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file, and among the others, the order stays."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
@@ -31,11 +59,23 @@ def tally() -> Callable[[str, int], None]:
     return lambda name, count: TALLY.update({name: count})
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist hands its figures over."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = dict(TALLY)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """The process that prints adds up the figures of all workers."""
+    TALLY.update(getattr(node, "workeroutput", {}).get("tally", {}))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Print how often it was tried to break something."""
     if TALLY:
         terminalreporter.section("trust")
-        for name, count in TALLY.items():
+        for name, count in sorted(TALLY.items()):
             terminalreporter.write_line(f"{count:10,} {name}")
 
 

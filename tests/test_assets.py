@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rdlib.files import ASSETS
+from rdlib.files import ASSETS, END
 from rdlib.models.checkpoint import open_checkpoint
 from rdlib.models.hub import EMBEDDED
-from rdlib.tools.train import END, held_out_loss
+from rdlib.tools.train import held_out_loss
 
 RECORD = json.loads((ASSETS / "training.json").read_text())
 

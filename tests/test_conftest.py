@@ -1,6 +1,7 @@
-"""What conftest.py promises: an unlisted skip fails, nbval ignores stderr and nothing else.
+"""What conftest.py promises: an unlisted skip fails, nbval ignores stderr and nothing else, figures add up.
 
-One session of pytest runs over a folder of small tests and notebooks; each test here looks at one outcome.
+One session of pytest runs over a folder of small tests and notebooks in two processes, as `make test` does; each test
+here looks at one outcome.
 """
 
 import re
@@ -8,10 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from conftest import LONGEST, pytest_collection_modifyitems
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
@@ -20,6 +24,8 @@ TESTS = {
     "test_mark.py": "import pytest\n\n@pytest.mark.skip(reason='slow')\ndef test():\n    pass\n",
     "test_xfail.py": "import pytest\n\n@pytest.mark.xfail\ndef test():\n    assert False\n",
     "test_module.py": "import pytest\n\npytest.importorskip('no_such_package')\n",
+    "test_tally.py": "def test(tally):\n    tally('kills', 1000)\n",
+    "test_tally_again.py": "def test(tally):\n    tally('kills', 234)\n",
     "test_listed.py": "import pytest\nfrom conftest import ALLOWED_SKIPS\n\n"
     "ALLOWED_SKIPS['test_listed.py::test'] = 'why'\n\n"
     "@pytest.mark.parametrize('x', [1])\ndef test(x):\n    pytest.skip('listed')\n",
@@ -41,6 +47,7 @@ def session(tmp_path_factory) -> str:
         cell = new_code_cell(CELL, execution_count=1, outputs=outputs)
         nbformat.write(new_notebook(cells=[cell]), folder / f"{name}.ipynb")
     options = ["--nbval", "--nbval-current-env", "--continue-on-collection-errors", "-rA", "--color=no"]
+    options += ["-n", "2", "--dist", "loadfile"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300).stdout
 
@@ -62,3 +69,19 @@ def test_nbval_ignores_stderr(session):
 @pytest.mark.parametrize("name", ["wrong", "missing"])
 def test_nbval_compares_stdout(session, name):
     assert f"\nFAILED {name}.ipynb" in session
+
+
+def test_figures_of_all_processes_are_added(session):
+    assert re.search(r"^ +1,234 kills$", session, re.M)
+
+
+def test_long_files_exist():
+    files = [*CONFTEST.parent.glob("tests/*.py"), *CONFTEST.parent.glob("notebooks/*.ipynb")]
+    assert set(LONGEST) <= {file.name for file in files}
+
+
+def test_long_files_begin_first():
+    names = ["test_b.py", LONGEST[1], "test_a.py", LONGEST[0]]
+    items = [SimpleNamespace(path=Path(name)) for name in names]
+    pytest_collection_modifyitems(items)
+    assert [item.path.name for item in items] == [LONGEST[0], LONGEST[1], "test_b.py", "test_a.py"]

@@ -76,7 +76,7 @@ def test_nothing_is_left_where_it_fails(tmp_path, monkeypatch):
     before = set(tmp_path.iterdir())
     with pytest.raises(ValueError, match="no tensor 'nothing.weight'"):
         export(checkpoint, Plan({"nothing.weight": Uniform(3)}), tmp_path / "model")
-    monkeypatch.setattr("rdlib.allocation.export.os.replace", lambda *_: 1 / 0)
+    monkeypatch.setattr("rdlib.files.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(checkpoint, uniform_plan(Uniform(3, clipping=MinMax()), checkpoint), tmp_path / "model")
     assert set(tmp_path.iterdir()) == before

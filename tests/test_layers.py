@@ -25,13 +25,14 @@ BELOW: dict[str, set[str]] = {
     "checkpoints": {"code", "files", "models", "quantizers", "weights"},
     "network": {"files", "models", "weights"},
     "functional": {"checkpoints", "code", "measure", "models", "network", "quantizers", "weights"},
-    "allocation": {"code", "models", "network", "quantizers", "weights"},
+    "allocation": {"code", "files", "models", "network", "quantizers", "weights"},
     "census": {
-        *("code", "histogram", "measure", "models", "plot", "quantizers", "statistics", "theory", "weights"),
+        *("code", "files", "histogram", "measure", "models", "plot"),
+        *("quantizers", "statistics", "theory", "weights"),
     },
     "explorer": {"code", "histogram", "measure", "models", "plot", "quantizers", "theory"},
     "runs": {"files"},
-    "tools": set(),
+    "tools": {"files"},
 }
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from rdlib.files import END
 from rdlib.models.hub import EMBEDDED
-from rdlib.network.texts import END, load_text, load_tokenizer, token_counts
+from rdlib.network.texts import load_text, load_tokenizer, token_counts
 
 
 def test_a_file_of_the_users_stands_for_a_text_in_the_box(tmp_path):

@@ -1,7 +1,6 @@
 """A quantized model as an ordinary folder: dequantized weights that any tool loads, and beside them what they cost."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rdlib.allocation.plan import Plan
+from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.moments import Moments
 from rdlib.quantizers import Quantizer
@@ -49,23 +49,16 @@ def export(
     if "quantization_config" in checkpoint.config:
         raise ValueError(f"{checkpoint.folder.name} is itself quantized: export a plan of its reference.")
     applied = plan.applied(checkpoint, moments)
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
-    unfinished.mkdir(parents=True)
-    try:
+    with whole(folder) as unfinished:
+        unfinished.mkdir()
         tensors = {name: _wide(checkpoint.stored(name)) for name in checkpoint.names} | dict(applied.tensors)
         save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
         _write(unfinished / "config.json", _without_dtype(checkpoint.config) | {"dtype": "float32"})
-        _write(
-            unfinished / QUANTIZED,
-            {"rate": applied.rate, "rates": dict(applied.rates), "plan": plan.spec},
-        )
+        spent = {"rate": applied.rate, "rates": dict(applied.rates), "plan": plan.spec}
+        _write(unfinished / QUANTIZED, spent)
         for pattern in COPIED:
             for file in checkpoint.folder.glob(pattern):
                 shutil.copy(file, unfinished)
-        os.replace(unfinished, folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return dict(applied.rates)
 
 

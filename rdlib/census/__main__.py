@@ -25,8 +25,10 @@ def main() -> None:
     try:
         with backend(given.cluster):
             file = census(given.model, given.out, not given.scalar, given.blahut, given.sample, given.jobs)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         sys.exit(str(error))
+    except OSError as error:  # no room, no right to write
+        sys.exit(f"{error}. The finished tensors are kept; the next run goes on from there.")
     except (KeyboardInterrupt, SystemError) as error:
         if not isinstance(error.__cause__ or error, KeyboardInterrupt):  # compiled code wraps it
             raise

@@ -1,9 +1,7 @@
 """The census of a checkpoint: tensors side by side, each one's rows kept as soon as they are there."""
 
-import hashlib
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from tqdm import tqdm
 from rdlib.census.page import html
 from rdlib.census.rows import SCHEMA, tensor_rows
 from rdlib.census.tensors import Stored, stored_tensors
+from rdlib.files import sha256, write_whole
 from rdlib.models.hub import find_model
 
 CODED = 1 << 23  # the indices of so many weights in all are coded for real
@@ -59,12 +58,12 @@ def census(
     total, done = sum(t.nbytes for t in tensors), sum(t.nbytes for t in tensors if t not in set(todo))
     with tqdm(total=total, initial=done, unit="B", unit_scale=True, desc="census") as bar:
         for name, rows in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
-            write(place[by_name[name]], json.dumps(rows).encode())
+            write_whole(place[by_name[name]], json.dumps(rows))
             bar.update(by_name[name].nbytes)
     frame = merged([place[t] for t in tensors])
     file = Path(out) / "census.parquet"
-    write(file, frame.to_parquet(index=False))
-    write(Path(out) / "census.html", html(frame, str(model)).encode())
+    write_whole(file, frame.to_parquet(index=False))
+    write_whole(Path(out) / "census.html", html(frame, str(model)))
     return file
 
 
@@ -77,7 +76,7 @@ def _key(tensor: Stored, *settings: int) -> str:
     file = tensor.file.stat()
     where = asdict(tensor) | {"file": [tensor.file.name, file.st_size, file.st_mtime_ns]}
     text = json.dumps([LAYOUT, where, *settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return sha256(text.encode())[:32]
 
 
 def merged(parts: list[Path]) -> pd.DataFrame:
@@ -89,23 +88,3 @@ def merged(parts: list[Path]) -> pd.DataFrame:
     numbers = [column for column in SCHEMA if column not in text + whole]
     types = dict.fromkeys(text, "string") | dict.fromkeys(whole, "int64") | dict.fromkeys(numbers, "float64")
     return frame.astype(types)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OSError: it cannot be written; the message names it.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(
-            f"{path} cannot be written ({error.strerror}): make room and run again; finished tensors are kept."
-        ) from error

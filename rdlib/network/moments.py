@@ -1,6 +1,5 @@
 """Second moments H = E[x xᵀ] of what enters each linear layer: they say which errors of a matrix matter."""
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
+from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint, Weight
 from rdlib.network.network import input_device
 from rdlib.network.windows import Windows
@@ -112,16 +112,10 @@ def cached_moments(
         return second_moments(network, windows)
     path = Path(folder) / f"moments-{checkpoint.sha256[:16]}-{windows.sha256[:16]}.safetensors"
     if not path.exists():
-        _save(second_moments(network, windows), path)
+        moments = second_moments(network, windows)
+        with whole(path) as unfinished:
+            save_file(dict(moments.inputs), unfinished, {"tokens": str(moments.tokens)})
     return _load(path)
-
-
-def _save(moments: Moments, path: Path) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    save_file(dict(moments.inputs), unfinished, {"tokens": str(moments.tokens)})
-    os.replace(unfinished, path)
 
 
 def _load(path: Path) -> Moments:

@@ -6,11 +6,10 @@ from pathlib import Path
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rdlib.files import ASSETS
+from rdlib.files import ASSETS, documents
 from rdlib.models.hub import find_model
 
 TEXTS = {path.stem: path for path in sorted((ASSETS / "text").glob("*.txt"))}
-END = "<|endoftext|>"  # between documents
 
 
 def load_text(text: str | Path) -> list[str]:
@@ -23,16 +22,16 @@ def load_text(text: str | Path) -> list[str]:
     """
     path = TEXTS.get(str(text), Path(text))
     try:
-        documents = [part.strip() for part in path.read_text(encoding="utf-8").split(END)]
+        found = documents(path.read_text(encoding="utf-8"))
     except OSError:
         raise ValueError(
             f"There is no text {str(text)!r}: name a file, or one of {', '.join(TEXTS)}."
         ) from None
     except UnicodeDecodeError:
         raise ValueError(f"{path.name} is not UTF-8 text.") from None
-    if not any(documents):
+    if not found:
         raise ValueError(f"{path.name} holds no text.")
-    return [document for document in documents if document]
+    return found
 
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
@@ -54,9 +53,9 @@ def token_counts(texts: Iterable[str | Path], tokenizer: PreTrainedTokenizerBase
     """Documents, characters, tokens and characters a token of each text."""
     rows = {}
     for text in texts:
-        documents = load_text(text)
-        characters = sum(map(len, documents))
-        tokens = sum(len(tokenizer(document)["input_ids"]) for document in documents)
-        rows[Path(text).name] = [len(documents), characters, tokens, characters / tokens]
+        found = load_text(text)
+        characters = sum(map(len, found))
+        tokens = sum(len(tokenizer(document)["input_ids"]) for document in found)
+        rows[Path(text).name] = [len(found), characters, tokens, characters / tokens]
     columns = ["documents", "characters", "tokens", "characters/token"]
     return pd.DataFrame(rows.values(), index=list(rows), columns=columns)

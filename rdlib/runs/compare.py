@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from rdlib.runs import notebook as notebooks
+from rdlib.files import write_whole
 from rdlib.runs.report import TEMPLATES, Chapter, chapter, records
 
 EXACT = 1e-6  # what is computed twice from the same inputs agrees to this share of its size
@@ -193,7 +193,7 @@ def write(a: str | Path, b: str | Path, folder: Path) -> tuple[Path, Comparison]
     """
     comparison = compare(load(a), load(b))
     path = folder / f"compare-{comparison.a.name}-{comparison.b.name}.html"
-    notebooks.write(path, html(comparison))
+    write_whole(path, html(comparison))
     return path, comparison
 
 

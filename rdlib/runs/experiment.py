@@ -12,7 +12,6 @@ at all.
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from rdlib.files import sha256, write_whole
 from rdlib.runs import notebook, page, report
 from rdlib.runs.parameters import ParameterError, chosen, declared
 
@@ -121,8 +121,7 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and digests of all files in a folder."""
     if path.is_dir():
         return sha256(as_json({file.relative_to(path).as_posix(): digest(file) for file in files(path)}))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def files(folder: Path) -> list[Path]:
@@ -133,11 +132,6 @@ def files(folder: Path) -> list[Path]:
         for p in found
         if not any(part[0] == "." or part == "__pycache__" for part in p.relative_to(folder).parts)
     ]
-
-
-def sha256(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def as_json(value: object) -> bytes:
@@ -207,13 +201,13 @@ def run_step(step: Step, build: Path, state: dict, lock: int) -> dict:
     try:
         outputs, model = execute(step, build / "desk", lock)
     except notebook.NotebookFailed as failure:
-        notebook.write(partial, notebook.text(failure.partial))
+        write_whole(partial, notebook.text(failure.partial))
         raise notebook.NotebookFailed(f"{failure} (kept: {partial})", failure.partial) from None
     for name, data in outputs.items():
-        notebook.write(build / name, data)
+        write_whole(build / name, data)
     hashes = {name: sha256(data) for name, data in outputs.items()}
     state = {"fingerprint": mark, "files": hashes, "model": model}
-    notebook.write(build / "state" / f"{step.name}.json", as_json(state))  # last: all the rest is in place
+    write_whole(build / "state" / f"{step.name}.json", as_json(state))  # last: all the rest is in place
     return state
 
 
@@ -272,7 +266,7 @@ def collect(root: Path, experiment: str, steps: list[Step], states: dict[str, di
         "files": {name: sha256(data) for name, data in results.items()},
     }
     for name, data in {**results, "manifest.json": as_json(manifest)}.items():
-        notebook.write(build / name, data)
+        write_whole(build / name, data)
 
 
 def forget(build: Path, before: dict[str, dict], after: dict[str, dict]) -> None:

@@ -6,7 +6,6 @@ python -m rdlib.runs.notebook 02_scalar_rd
 
 import argparse
 import base64
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import Int, List
 from traitlets.config import Config
+
+from rdlib.files import write_whole
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -138,14 +139,6 @@ def figures(notebook: NotebookNode) -> dict[str, bytes]:
     return {figure.name: base64.b64decode(figure.base64) for figure in placed_figures(notebook)}
 
 
-def write(path: Path, data: str | bytes) -> None:
-    """Write a file whole or not at all: under another name first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(unfinished, path)
-
-
 def text(notebook: NotebookNode) -> str:
     """The notebook as its file holds it."""
     return nbformat.writes(notebook) + "\n"
@@ -174,7 +167,7 @@ def main() -> None:
         if not path.is_file():
             sys.exit(f"There is no notebook {path}.")
         try:
-            write(path, text(execute(path, {})))
+            write_whole(path, text(execute(path, {})))
         except NotebookFailed as failure:
             sys.exit(str(failure))
 

@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from nbformat import NotebookNode
 
+from rdlib.files import write_whole
 from rdlib.runs import notebook as notebooks
 from rdlib.runs import page
 from rdlib.runs.parameters import declared
@@ -73,7 +74,7 @@ def write(build: Path) -> Path:
         FileNotFoundError: the folder holds no executed notebook.
     """
     path = build / "index.html"
-    notebooks.write(path, render(build))
+    write_whole(path, render(build))
     return path
 
 

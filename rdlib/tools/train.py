@@ -8,10 +8,8 @@ given again.
 """
 
 import argparse
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +23,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-END = "<|endoftext|>"  # between documents: beginning and end of text at once
+from rdlib.files import END, documents, sha256, whole
+
 HOLD_OUT = {"test": range(0, 2), "valid": range(2, 4)}  # of the document's hash modulo 100
 
 
@@ -54,11 +53,11 @@ class Recipe:
 # --- text ----------------------------------------------------------------------------------------------------
 
 
-def documents(source: Path) -> Iterator[str]:
+def read_documents(source: Path) -> Iterator[str]:
     """The documents of a source: what stands between END marks, or pieces of some 2,000 characters of a book."""
     for path in sorted(source.rglob("*.txt")) if source.is_dir() else [source]:
         text = path.read_text(encoding="utf-8")
-        yield from text.split(END) if END in text else pieces(text)
+        yield from documents(text) if END in text else pieces(text)
 
 
 def pieces(text: str, size: int = 2000) -> Iterator[str]:
@@ -78,8 +77,8 @@ def split(corpus: Path) -> dict[str, dict[str, list[str]]]:
     parts: dict[str, dict[str, list[str]]] = {}
     for source in sorted(p for p in corpus.iterdir() if p.is_dir() or p.suffix == ".txt"):
         parts[source.name] = {"train": [], "valid": [], "test": []}
-        for text in map(str.strip, documents(source)):
-            digest = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
+        for text in map(str.strip, read_documents(source)):
+            digest = sha256(" ".join(text.split()).encode())
             if not text or digest in seen:
                 continue
             seen.add(digest)
@@ -265,8 +264,8 @@ def save_checkpoint(path: Path, step: int, model: torch.nn.Module, opts: list, h
         for i, state in opt.state_dict()["state"].items():
             tensors |= {f"opt.{k}.{i}.{name}": value for name, value in state.items()}
     meta = {"step": str(step), "history": json.dumps(history)}
-    save_file({n: t.contiguous() for n, t in tensors.items()}, f"{path}.tmp", metadata=meta)
-    os.replace(f"{path}.tmp", path)
+    with whole(path) as unfinished:
+        save_file({n: t.contiguous() for n, t in tensors.items()}, unfinished, metadata=meta)
 
 
 def load_checkpoint(path: Path, model: torch.nn.Module, opts: list) -> tuple[int, list]:
@@ -337,7 +336,7 @@ def train(corpus: Path, out: Path, recipe: Recipe, every: int = 250, compile: bo
                     out / "best.safetensors",
                 )
             save_checkpoint(out / "checkpoint.safetensors", step + 1, model, opts, history)
-    data = {name: sha256(corpus / name) for name in recipe.passes}
+    data = {name: hash_of_texts(corpus / name) for name in recipe.passes}
     return export(out, model, tokenizer, recipe, history, parts, streams, test, data)
 
 
@@ -395,10 +394,10 @@ def draw(history: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def sha256(source: Path) -> str:
+def hash_of_texts(source: Path) -> str:
     """Hash of a text, or of the texts of a folder in the order of their names."""
     files = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return sha256(b"".join(file.read_bytes() for file in files))
 
 
 def main() -> None:
