@@ -4,6 +4,7 @@ Each row is widened to float32 once.  While the weights of a group are in the ca
 2¹ … 2⁸ levels for every size of group; nothing but the sums of the errors is written.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from numba.extending import overload
 
 from rdlib.census.tensors import row_blocks, widened
 from rdlib.code.fixed import Fixed
+from rdlib.code.floats import Float
+from rdlib.code.header import Entry, prices
 from rdlib.measure import measure
 from rdlib.quantizers import FP4, NF4, PerChannel, PerGroup, Quantizer, Uniform
 from rdlib.quantizers.granularity import Granularity
@@ -84,18 +87,21 @@ def measured(W: np.ndarray, quantizer: Quantizer) -> dict:
 def _point(W: np.ndarray, quantizer: Quantizer, error: float) -> dict:
     """One row from the sum of the squared errors."""
     if isinstance(quantizer, Uniform):
-        levels, side = (
-            quantizer.levels,
-            16 * len(W) * -(-W.shape[1] // quantizer.granularity.width(W.shape[1])),
-        )
+        form = Float(quantizer.granularity.scale_format)
+        levels, scales = quantizer.levels, (len(W), -(-W.shape[1] // quantizer.granularity.width(W.shape[1])))
     else:
-        levels, side = 16, 32 * -(-W.size // quantizer.size)
-    payload = Fixed(levels).bits(np.broadcast_to(np.uint8(0), (W.size,)))
+        form, levels, scales = Float("float32"), 16, (-(-W.size // quantizer.size),)
+    payload = Fixed(levels).bits_for(W.size)
+    entries = {
+        "index": Entry(Fixed(levels), W.shape, payload),
+        "scale": Entry(form, scales, form.bits_for(math.prod(scales))),
+    }
+    bits = sum(prices(W.shape, entries).values())
     return {
         "method": quantizer.method,
         "bits": quantizer.bits,
-        "rate": (payload + side) / W.size,
-        "side_rate": side / W.size,
+        "rate": bits / W.size,
+        "side_rate": (bits - payload) / W.size,
         "mse": float(error / W.size),
     }
 

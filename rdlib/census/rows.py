@@ -74,7 +74,7 @@ def tensor_rows(
 
 def _measured(W: np.ndarray, grouped: bool, blahut: bool, sample: int, coded: bool) -> list[dict]:
     histogram = histogram_of(W)
-    tensor, points = moments(histogram), scalar_points(histogram)
+    tensor, points = moments(histogram), scalar_points(histogram, W.shape)
     if coded:
         points = [_coded(W, point) for point in points]
     if grouped:

@@ -10,7 +10,7 @@ from functools import singledispatch
 import numpy as np
 
 from rdlib.code.code import Code, Stream
-from rdlib.code.fixed import Fixed
+from rdlib.code.header import Entry, prices
 from rdlib.histogram import Histogram, lloyd_max_curve
 from rdlib.quantizers import (
     EcsqCentroid,
@@ -35,11 +35,11 @@ METHODS: tuple[Quantizer, ...] = (
 )
 
 
-def scalar_points(histogram: Histogram, bits: range = range(1, 9)) -> list[dict]:
-    """Method, bits, rate, side_rate and mse of every scalar quantizer in ``METHODS`` at every rate.
+def scalar_points(histogram: Histogram, shape: tuple[int, int], bits: range = range(1, 9)) -> list[dict]:
+    """Method, bits, rate, side_rate and mse of every scalar quantizer in ``METHODS`` at every rate, for W of a shape.
 
     Rates and distortions are those of :func:`rdlib.measure.measure`, but for entropy-coded indices: their
-    price is the ideal −Σ n·log₂ p under the table that is sent, which a real coder passes by a word or two.
+    price is −Σ n·log₂ p under the table that is sent, which a real coder passes by a word or two.
     """
     optimum = lloyd_max_curve(histogram, [1 << b for b in bits])
     points = []
@@ -48,32 +48,25 @@ def scalar_points(histogram: Histogram, bits: range = range(1, 9)) -> list[dict]
             code = lloyd_max_code(histogram, optimum[1 << quantizer.bits])
         else:
             code = code_of_values(quantizer, histogram)
-        points.append(point(quantizer, histogram, code))
+        points.append(point(quantizer, histogram, code, shape))
     return points
 
 
-def point(quantizer: Quantizer, histogram: Histogram, code: Code) -> dict:
+def point(quantizer: Quantizer, histogram: Histogram, code: Code, shape: tuple[int, int]) -> dict:
     """One row: the price of the code, were each distinct value written as often as it occurs, and its error."""
     error = histogram.values.astype(np.float64) - quantizer.decode(code)[0]
-    side = sum(stream.bits for name, stream in code.streams.items() if name != "index")
-    weights = max(histogram.size, 1)
+    form = code.streams["index"].format
+    index = form.bits_of_counts(np.bincount(code["index"][0], histogram.counts, form.size))
+    entries = {name: stream.entry for name, stream in code.streams.items()}
+    bits = sum(prices(shape, entries | {"index": Entry(form, shape, index)}).values())
+    weights = histogram.size or np.inf  # no weights have no rate
     return {
         "method": quantizer.method,
         "bits": quantizer.bits,
-        "rate": (side + index_bits(histogram, code)) / weights,
-        "side_rate": side / weights,
+        "rate": bits / weights,
+        "side_rate": (bits - index) / weights,
         "mse": histogram.mean_of(error**2),
     }
-
-
-def index_bits(histogram: Histogram, code: Code) -> float:
-    """Price of the index of the whole tensor."""
-    form = code.streams["index"].format
-    if isinstance(form, Fixed):
-        return form.bits(np.broadcast_to(np.uint8(0), (histogram.size,)))
-    frequencies = np.where(form.table == 255, 0.0, np.exp2(-form.table.astype(np.float64) / 16))
-    lengths = -np.log2(frequencies[code["index"][0]] / frequencies.sum())
-    return float(np.dot(histogram.counts, lengths))
 
 
 @singledispatch

@@ -209,7 +209,9 @@ def open_envelope(data: bytes) -> tuple[tuple[int, int], dict[str, Entry], bytes
 def _refuse_endless(name: str, entry: Entry, shape: tuple[int, int]) -> None:
     """Raise where a stream claims far more symbols than its bits pay for, or the weights can have."""
     count = math.prod(entry.shape)
-    if count > FREE + 64 * entry.bits or (not entry.bits and count > math.prod(shape) + 256 * (sum(shape) + 1)):
+    if count > FREE + 64 * entry.bits or (
+        not entry.bits and count > math.prod(shape) + 256 * (sum(shape) + 1)
+    ):
         raise ValueError(f"{entry.bits} bits of {name!r} cannot be {count} symbols of weights {shape}.")
 
 

@@ -24,6 +24,10 @@ class Format(ABC):
         """Price of an array, a multiple of 8."""
         return self.bits_for(array.size)
 
+    def bits_of_counts(self, counts: np.ndarray) -> int:
+        """Price of an array in which symbol k occurs counts[k] times, a multiple of 8: exact, or to a few words."""
+        return self.bits_for(int(counts.sum()))
+
     @abstractmethod
     def pack(self, array: np.ndarray) -> bytes:
         """The array as :meth:`bits` / 8 bytes."""

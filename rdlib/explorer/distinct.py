@@ -12,8 +12,8 @@ from functools import singledispatch
 import numpy as np
 from numba import get_num_threads, set_num_threads
 
-from rdlib.code.ans import Ans
 from rdlib.code.code import PAYLOAD, Code, Stream
+from rdlib.code.header import Entry, prices
 from rdlib.histogram import Histogram, entropy_of, lloyd_max
 from rdlib.measure import Point, sqnr_db
 from rdlib.quantizers import EcsqMidpoint, EcsqOptimal, LloydMax, PerTensor, Quantizer, Uniform
@@ -28,7 +28,7 @@ def is_scalar(quantizer: Quantizer) -> bool:
     return known and isinstance(getattr(quantizer, "granularity", PerTensor()), PerTensor)
 
 
-def point_of_values(histogram: Histogram, quantizer: Quantizer, code: Code) -> Point:
+def point_of_values(histogram: Histogram, quantizer: Quantizer, code: Code, shape: tuple[int, int]) -> Point:
     """What :func:`rdlib.measure.measure` finds on the whole matrix, from the code of its distinct values.
 
     The price of a fixed-rate payload is exact.  That of an entropy-coded one is −Σ n log₂ p of the model that
@@ -38,16 +38,20 @@ def point_of_values(histogram: Histogram, quantizer: Quantizer, code: Code) -> P
         histogram: of the matrix, at least one weight.
         quantizer: one that :func:`is_scalar` accepts.
         code: from :func:`code_of_values`.
+        shape: of the matrix.
     """
     error = histogram.values.astype(np.float64) - quantizer.decode(code)[0]
-    counts = np.bincount(code["index"][0], histogram.counts)
+    form = code.streams["index"].format
+    counts = np.bincount(code["index"][0], histogram.counts, form.size)
     mse = histogram.mean_of(error**2)
-    side = sum(stream.bits for name, stream in code.streams.items() if name not in PAYLOAD) / histogram.size
+    index = Entry(form, shape, form.bits_of_counts(counts))
+    bits = prices(shape, {name: s.entry for name, s in code.streams.items()} | {"index": index})
+    side = sum(n for name, n in bits.items() if name not in PAYLOAD) / histogram.size
     largest = float(np.abs(error).max())
     return Point(
         method=quantizer.method,
         bits=quantizer.bits,
-        rate=_payload_bits(code.streams["index"], counts) / histogram.size + side,
+        rate=sum(bits.values()) / histogram.size,
         side_rate=side,
         mse=mse,
         nmse=mse / histogram.variance if histogram.variance else 0.0,
@@ -132,15 +136,3 @@ def _coded(index: np.ndarray, histogram: Histogram, streams: dict[str, Stream]) 
         np.where(counts > 0, np.minimum(np.rint(16 * octaves), 254), 255).astype(np.uint8), 256
     )
     return Code((1, len(index)), {"table": table, "index": Stream.coded(index[None], table)} | streams)
-
-
-def _payload_bits(index: Stream, counts: np.ndarray) -> float:
-    """Price of an index stream in which each symbol occurs so many times."""
-    if not isinstance(index.format, Ans):
-        return index.format.bits(np.broadcast_to(np.uint8(0), int(counts.sum())))  # only their number matters
-    used = counts > 0
-    if used.sum() < 2:
-        return 0
-    price = index.format.table[used] / 16.0
-    price += np.log2(np.exp2(-price).sum())  # the model is normalised before it is used
-    return 32 * np.ceil(counts[used] @ price / 32)

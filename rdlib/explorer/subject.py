@@ -99,7 +99,8 @@ class Subject:
         if is_scalar(quantizer):
             with one_thread():
                 code = code_of_values(quantizer, self.histogram)
-            return Reading(point_of_values(self.histogram, quantizer, code), levels_of(quantizer, code))
+            point = point_of_values(self.histogram, quantizer, code, self.W.shape)
+            return Reading(point, levels_of(quantizer, code))
         code = quantizer.encode(self.W)
         return Reading(measure_code(self.W, quantizer, code), levels_of(quantizer, code))
 
