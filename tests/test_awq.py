@@ -1,7 +1,6 @@
 """AWQ: scales are found, paid for, and never make the output worse."""
 
 import numpy as np
-import pytest
 from sources import gaussian, one_thread  # noqa: F401
 from test_feedback import correlated
 
