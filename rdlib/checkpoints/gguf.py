@@ -1,7 +1,7 @@
 """The tensors of GGUF files as codes: the fields of the format are the streams.
 
-The price of the streams is what the file pays, but for their last byte.  What a lossless coder of each field alone would save is the difference
-to its entropy, see :func:`rdlib.checkpoints.lossless.entropies`.
+The price of the streams is what the file pays, but for their last bytes.  What a lossless coder of each field alone
+would save is the difference to its entropy, see :func:`rdlib.checkpoints.lossless.entropies`.
 """
 
 from dataclasses import dataclass
