@@ -15,6 +15,7 @@ BELOW: dict[str, set[str]] = {
     "files": set(),
     "weights": set(),
     "histogram": {"weights"},
+    "grid": {"weights"},
     "theory": {"weights"},
     "code": set(),
     "quantizers": {"code", "histogram", "weights"},
