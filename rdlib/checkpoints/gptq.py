@@ -12,7 +12,7 @@ quantizer is added to as gptqmodel does, and any other field by field, modulo 2^
 Symmetric checkpoints have z = 2^(b − 1) everywhere and no such doubt; nor has a group that holds weights of
 both signs.
 
-Source: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
+Source: Frantar, Ashkboos, Hoefler and Alistarh 2022, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
 ``QuantLinear.pack`` and ``dequantize_weight``.
 """
 
