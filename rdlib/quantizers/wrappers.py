@@ -23,6 +23,9 @@ class Wrapper(Quantizer):
 
     inner: Quantizer
 
+    def __post_init__(self) -> None:
+        """The inner quantizer has checked its rate."""
+
     @property
     def bits(self) -> int:
         return self.inner.bits

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks.blocks import (
     as_size,
     block_peaks,
@@ -26,7 +26,7 @@ from rdlib.weights import as_float32
 
 
 @dataclass(frozen=True)
-class _Gguf(Rated):
+class _Gguf(Quantizer):
     """Evenly spaced levels, a float16 or two for each block of a row.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit, prange
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks.blocks import as_size, block_ranges, table_weights, widths
 from rdlib.weights import as_float32
 
@@ -19,7 +19,7 @@ STEEPEST = np.float32(2e4)  # steps per unit of w, for the sake of float16
 
 
 @dataclass(frozen=True)
-class HQQ(Rated):
+class HQQ(Quantizer):
     """ŵ = s·(q − z) with a float z for each group that makes Σ |w − ŵ|^p small, p = 0.7; no data is needed.
 
     s is the range of the group over 2^b − 1.  With an error e split off from the rest, two steps alternate:

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit, prange
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks.blocks import block_peaks, reciprocal, table_weights
 from rdlib.weights import as_float32
 
@@ -16,7 +16,7 @@ INTEGERS = np.arange(-128, 128, dtype=np.float32)  # −128 has a code, but no w
 
 
 @dataclass(frozen=True)
-class LLMInt8(Rated):
+class LLMInt8(Quantizer):
     """ŵ = s·q/127, q = round(127·w/s), s the largest magnitude of a row: 8 bits and 32 / in for the scale.
 
     Ŵ equals that of bitsandbytes (its ``int8_vectorwise_quant`` and ``int8_vectorwise_dequant``) on the same

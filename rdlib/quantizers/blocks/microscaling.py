@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks.blocks import as_size, block_peaks, reciprocal, table_indices, table_weights
 from rdlib.weights import as_float32
 
@@ -31,7 +31,7 @@ BOUNDS = _bounds()
 
 
 @dataclass(frozen=True)
-class MXFP4(Rated):
+class MXFP4(Quantizer):
     """ŵ = 2^e·t_q, e = ⌊log₂ max |w|⌋ − 2 for each block, t the 16 floats E2M1; 4.25 bits at block 32.
 
     A largest weight between 6 and 8 times 2^e is cut to 6.  Blocks run along a row, and the last one of a row may
@@ -73,7 +73,7 @@ class MXFP4(Rated):
 
 
 @dataclass(frozen=True)
-class NVFP4(Rated):
+class NVFP4(Quantizer):
     """ŵ = (s·s_g)·t_q: s_g an E4M3 for each block, s a float32 for all, t the 16 floats E2M1; 4.5 bits at block 16.
 
     s = max |w| / (448·6), so that the largest block has the largest s_g; a block far below the others has an s_g of

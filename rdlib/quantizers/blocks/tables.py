@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks.blocks import as_size, block_peaks, reciprocal, table_indices, table_weights
 from rdlib.weights import as_float32
 
@@ -25,7 +25,7 @@ def _public(levels: list[float], largest: float = 1) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Table(Rated):
+class _Table(Quantizer):
     """ŵ = s·t_q, s the largest magnitude of a block, t a rising table of 16 levels from −1 to 1.
 
     Blocks run over the whole matrix, row after row; the last one may be shorter.  Streams: ``index`` (4 bits),

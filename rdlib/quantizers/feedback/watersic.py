@@ -9,7 +9,7 @@ import numpy as np
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import entropy_of
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
 from rdlib.weights import as_float32, with_room
@@ -23,7 +23,7 @@ SAMPLE = 1 << 16  # weights on which the step is searched
 
 
 @dataclass(frozen=True)
-class SuccessiveCancellation(Rated):
+class SuccessiveCancellation(Quantizer):
     """Ŵ_j = γ_j·α_j·z_j, z_j integers for the column W_j + feedback, with α_j = Δ / R_jj, R·Rᵀ = H.
 
     An error of α_j in column j becomes one of R_jj·α_j = Δ in the output (see :mod:`.feedback`), the
@@ -45,6 +45,7 @@ class SuccessiveCancellation(Rated):
         ValueError: the damping is negative, or there is less than one class.
     """
 
+    bits: float
     damping: float = 1e-4
     classes: int = 4
     bits_allowed: ClassVar[tuple[float, ...]] = tuple(b / 4 for b in range(4, 33))

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import entropy_of
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.lattice.lattice import Lattice
 from rdlib.quantizers.scalar.entropy import LARGEST_ALPHABET
 from rdlib.quantizers.vector.runs import as_runs, from_runs, sample_of
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4  # of ln Δ: about as many bits
 
 
 @dataclass(frozen=True)
-class LatticeCoded(Rated):
+class LatticeCoded(Quantizer):
     """ŵ = s·λ, λ the lattice point nearest to a run of d weights over Δ, with the Δ at which it costs the bits.
 
     A point λ = 2z + c is told by its coset c, one of a few binary words, at a fixed length, and by the integers
@@ -42,6 +42,7 @@ class LatticeCoded(Rated):
     doi:10.1109/18.532876, for the regression.
     """
 
+    bits: int
     lattice: Lattice
     bits_allowed: ClassVar[range] = range(2, 9)
 

@@ -12,14 +12,14 @@ from numba import njit
 
 from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.histogram import Histogram, entropy_of
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
 
 LARGEST_ALPHABET = 1 << 16
 
 
 @dataclass(frozen=True)
-class EcsqMidpoint(Rated):
+class EcsqMidpoint(Quantizer):
     """ŵ = Δ·k, k = round(w / Δ), with the step Δ at which H(k) is the nominal rate.
 
     Streams: ``table`` (a byte a symbol), ``index`` (entropy-coded k − first), ``step`` (Δ), ``first`` (lowest k).
@@ -27,6 +27,7 @@ class EcsqMidpoint(Rated):
     Source: Gish and Pierce 1968, doi:10.1109/TIT.1968.1054193: at high rate this is 0.2546 bit from R(D).
     """
 
+    bits: int
     bits_allowed: ClassVar[range] = range(1, 13)
 
     @property
@@ -84,7 +85,7 @@ class EcsqCentroid(EcsqMidpoint):
 
 
 @dataclass(frozen=True)
-class EcsqOptimal(Rated):
+class EcsqOptimal(Quantizer):
     """Cells and levels that minimise D + λ·H, with the λ at which the entropy H of the index is the nominal rate.
 
     A weight goes to the level of least (w − t_k)² − λ·log₂ p_k, levels to the mean of their cell, p to their
@@ -94,6 +95,7 @@ class EcsqOptimal(Rated):
     Source: Chou, Lookabaugh and Gray 1989, doi:10.1109/29.17498.
     """
 
+    bits: int
     bits_allowed: ClassVar[range] = range(1, 13)
 
     @property

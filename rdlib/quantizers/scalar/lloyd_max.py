@@ -7,12 +7,12 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram, lloyd_max
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
 
 
 @dataclass(frozen=True)
-class LloydMax(Rated):
+class LloydMax(Quantizer):
     """ŵ = s·t_q with the 2^b levels t that minimise Σ (w − ŵ)², found exactly.
 
     Streams: ``index`` (b bits), ``levels`` (t, 2^b float16 in units of the largest weight), ``scale`` (float32).
@@ -21,6 +21,7 @@ class LloydMax(Rated):
     Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Max 1960, doi:10.1109/TIT.1960.1057548.
     """
 
+    bits: int
     bits_allowed: ClassVar[range] = range(1, 9)
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.clipping import Clipping, MinMax
 from rdlib.quantizers.granularity import Granularity, PerTensor
 from rdlib.quantizers.scalar.kernels import asymmetric_indices, fit_ranges, symmetric_indices
@@ -19,7 +19,7 @@ from rdlib.weights import as_float32
 
 
 @dataclass(frozen=True)
-class _Uniform(Rated):
+class _Uniform(Quantizer):
     """Evenly spaced levels over the range of each group.
 
     Args:
@@ -28,6 +28,7 @@ class _Uniform(Rated):
         clipping: how the range follows from the weights of a group.
     """
 
+    bits: int
     granularity: Granularity = PerTensor()
     clipping: Clipping = MinMax()
     family: ClassVar[str]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
 from rdlib.weights import as_float32, with_room
 
@@ -21,7 +21,7 @@ WINDOW = 128  # steps to either side of the seam that decide about its state
 
 
 @dataclass(frozen=True)
-class BitshiftTrellis(Rated):
+class BitshiftTrellis(Quantizer):
     """ŵ = s·c(r), r the last L bits of the index: a tail-biting shift register with a public Gaussian code c.
 
     The weights of the matrix, in the order of its rows, are cut into sequences of about 1024; the register of
@@ -38,6 +38,7 @@ class BitshiftTrellis(Rated):
         ValueError: the register is shorter than two steps or longer than 16 bits.
     """
 
+    bits: int
     register: int = 12
     bits_allowed: ClassVar[range] = range(1, 5)
 

@@ -14,7 +14,7 @@ import numpy as np
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import Histogram, entropy_of, lloyd_max
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
 from rdlib.weights import as_float32, with_room
@@ -59,7 +59,7 @@ def paths_through(errors: np.ndarray, states: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Ungerboeck(Rated):
+class _Ungerboeck(Quantizer):
     """Subsets of levels on Ungerboeck's trellis.
 
     Args:
@@ -70,6 +70,7 @@ class _Ungerboeck(Rated):
         ValueError: there is no code of so many states here.
     """
 
+    bits: int
     states: int = 256
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.vector.codebook import Codebook
 from rdlib.quantizers.vector.runs import as_runs, from_runs, sample_of
 from rdlib.weights import as_float32
@@ -18,7 +18,7 @@ FINE = 1e-3  # relative precision of the second
 
 
 @dataclass(frozen=True)
-class PublicCodebook(Rated):
+class PublicCodebook(Quantizer):
     """ŵ = s·c_q, c_q the codeword nearest to a run of d weights over s, with the s of least squared error.
 
     Streams: ``index`` (q, d·b bits a run), ``scale`` (s, float32).  Runs go along a row, and zeros fill up the last
@@ -27,6 +27,8 @@ class PublicCodebook(Rated):
     Args:
         bits: nominal rate.
     """
+
+    bits: float
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Rated
+from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.vector.kmeans import centroids, nearest
 from rdlib.quantizers.vector.runs import as_runs, from_runs
 from rdlib.weights import as_float32, with_room
@@ -19,7 +19,7 @@ LARGEST = 16  # bits of an index: a codebook of 65,536 entries
 
 
 @dataclass(frozen=True)
-class _Codebooks(Rated):
+class _Codebooks(Quantizer):
     """ŵ = s·c_q: the run of d weights nearest to w in a codebook that k-means found.
 
     Args:
@@ -30,6 +30,7 @@ class _Codebooks(Rated):
         ValueError: the dimension is less than 1 or more than 16.
     """
 
+    bits: float
     dimension: int = 4
 
     def __post_init__(self) -> None:
@@ -144,7 +145,7 @@ class ProductQuantizer(_Codebooks):
 
 
 @dataclass(frozen=True)
-class ResidualQuantizer(Rated):
+class ResidualQuantizer(Quantizer):
     """ŵ = s·Σ c_{m,q_m}, each codebook trained on what the ones before it left over.
 
     M codebooks of 2^(R·d/M) entries do the work of one of 2^(R·d), not as well, but for far fewer bits of
@@ -161,6 +162,7 @@ class ResidualQuantizer(Rated):
         ValueError: there is less than one stage, or a run does not hold 1 to 16 weights.
     """
 
+    bits: float
     dimension: int = 8
     stages: int = 2
     LARGEST: ClassVar[int] = 12  # bits of an index of one stage
