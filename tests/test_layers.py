@@ -15,6 +15,7 @@ BELOW: dict[str, set[str]] = {
     "files": set(),
     "weights": set(),
     "histogram": {"weights"},
+    "grid": {"weights"},
     "theory": {"weights"},
     "code": set(),
     "quantizers": {"code", "histogram", "weights"},
@@ -25,7 +26,7 @@ BELOW: dict[str, set[str]] = {
     "checkpoints": {"code", "files", "models", "quantizers", "weights"},
     "network": {"files", "models", "weights"},
     "functional": {"checkpoints", "code", "measure", "models", "network", "quantizers", "weights"},
-    "allocation": {"code", "files", "models", "network", "quantizers", "weights"},
+    "allocation": {"files", "functional", "models", "network", "quantizers", "weights"},
     "census": {
         *("code", "files", "histogram", "measure", "models", "plot"),
         *("quantizers", "statistics", "theory", "weights"),

@@ -2,8 +2,8 @@
 
 from rdlib.functional.divergence import Functional, Reference, compare, forward
 from rdlib.functional.proxies import RankCorrelation, error_sizes, noise_response, slope, spearman, with_noise
+from rdlib.functional.quantized_model import QuantizedModel, quantize_model, read_model
 from rdlib.functional.sensitivity import Replay
-from rdlib.functional.variants import Variant, quantize_model, read_model
 
 __all__ = [
     "compare",
@@ -12,12 +12,12 @@ __all__ = [
     "Functional",
     "noise_response",
     "quantize_model",
+    "QuantizedModel",
     "RankCorrelation",
     "read_model",
     "Reference",
     "Replay",
     "slope",
     "spearman",
-    "Variant",
     "with_noise",
 ]

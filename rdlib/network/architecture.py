@@ -52,7 +52,9 @@ def empty_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except Exception as error:  # as above
-        raise ValueError(f"config.json of {name} describes no network that can be built: {_line(error)}.") from None
+        raise ValueError(
+            f"config.json of {name} describes no network that can be built: {_line(error)}."
+        ) from None
 
 
 def tensors_of(network: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, Weight]:

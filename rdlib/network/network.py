@@ -59,7 +59,9 @@ def load_network(
         weakref.finalize(network, stack.pop_all().close)  # the folder goes with the network
     for key, parameter in network.named_parameters():
         if not (parameter.is_meta or parameter.isfinite().all()):
-            raise ValueError(f"{key} of {checkpoint.folder.name} holds NaN or Inf: the network cannot be run.")
+            raise ValueError(
+                f"{key} of {checkpoint.folder.name} holds NaN or Inf: the network cannot be run."
+            )
     network.eval().requires_grad_(False)
     return network if device is None else network.to(device)
 
