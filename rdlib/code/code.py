@@ -19,7 +19,11 @@ from rdlib.code.fixed import Fixed
 from rdlib.code.floats import FLOATS, Float
 from rdlib.code.format import Format
 
-PAYLOAD = ("index", "coset")  # what is told of every weight, or of every few; all else is side information
+PAYLOAD = (
+    "index",
+    "coset",
+    "path",
+)  # what is told of every weight, or of every few; all else is side information
 MAGIC = b"RDC1"  # the last character is the version of the layout
 ENVELOPE = len(MAGIC) + 4 + 4  # bytes: magic, length of the header, checksum
 
