@@ -20,10 +20,10 @@ def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count:
         count: of contexts.
 
     Returns:
-        the streams ``table`` (a byte a symbol and context), ``counts`` (32 bits a context) and ``index``.
+        the streams ``table`` (a byte a context and each of its symbols), ``counts`` (32 bits a context) and ``index``.
     """
     rows = [frequency_table(symbols[contexts == context], size).array for context in range(count)]
-    table = Stream.fixed(np.stack(rows), 256)
+    table = Stream.table(np.stack(rows))
     counts = Stream.fixed(np.bincount(contexts.ravel(), minlength=count), 1 << 32)
     order = np.argsort(contexts, axis=None, kind="stable")
     index = symbols.ravel()[order].astype(np.min_scalar_type(size))

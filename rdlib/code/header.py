@@ -13,6 +13,7 @@ from rdlib.code.ans import Ans, ClassifiedAns, ContextAns
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import FLOATS, Float
 from rdlib.code.format import Format
+from rdlib.code.table import Table
 
 MAGIC = b"RD"
 VERSION = b"2"  # of the layout
@@ -24,7 +25,7 @@ NAMES = tuple(
     "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx".split()
 )
-CODED = (Ans, ClassifiedAns, ContextAns)  # their length does not follow from their shape
+CODED = (Ans, ClassifiedAns, ContextAns, Table)  # their length does not follow from their shape
 KNOWN = (*(Fixed(1 << bits) for bits in range(1, 9)), *(Float(dtype) for dtype in FLOATS))
 OTHER, ROWS, ANY = 0, 6, 7  # codes: of a Fixed of another size, of a shape (out, n), of a shape written out
 

@@ -93,7 +93,7 @@ class RowClassified(Wrapper):
         rank = np.argsort(np.argsort((as_float32(W).astype(np.float64) ** 2).sum(axis=1), kind="stable"))
         row_class = Stream.fixed(rank * self.classes // max(len(rank), 1), self.classes)
         tables = [frequency_table(index[row_class.array == c], size).array for c in range(self.classes)]
-        table = Stream.fixed(np.stack(tables), 256)
+        table = Stream.table(np.stack(tables))
         streams = {name: stream for name, stream in code.streams.items() if name not in ("table", "index")}
         form = ClassifiedAns(table.array, row_class.array)
         return Code(
@@ -104,7 +104,7 @@ class RowClassified(Wrapper):
         if code["row_class"].shape != code.shape[:1] or code["table"].ndim != 2:
             raise ValueError("The code does not hold a class for every row.")
         index = Stream(code["index"], Fixed(code["table"].shape[1]))
-        table = Stream.fixed(code["table"].min(axis=0), 256)  # of what occurs in any class
+        table = Stream.table(code["table"].min(axis=0))  # of what occurs in any class
         return self.inner.decode(Code(code.shape, dict(code.streams) | {"index": index, "table": table}))
 
 
