@@ -5,12 +5,11 @@ from numba import get_num_threads, set_num_threads
 
 from rdlib.census.grouped import grouped_points
 from rdlib.census.sampled import sampled_points, some_rows
-from rdlib.census.scalar import METHODS, scalar_points
+from rdlib.census.scalar import scalar_points
 from rdlib.census.tensors import histogram_of, widened
 from rdlib.histogram import Histogram
-from rdlib.measure import sqnr_db
+from rdlib.measure import gap, sqnr_db
 from rdlib.models.weight import Weight
-from rdlib.quantizers import EcsqCentroid
 from rdlib.statistics import coding_gain_bits, spread_db
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import differential_entropy, shannon_rate

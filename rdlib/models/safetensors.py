@@ -67,6 +67,10 @@ class SafetensorsFolder(Container):
 
     @property
     def _without_weights(self) -> str:
+        if gguf := sorted(file.name for file in self.path.glob("*.gguf")):
+            return (
+                f"{self.path.name} holds GGUF files and no safetensors: name one of them, such as {gguf[0]}."
+            )
         pickled = sorted(file.name for file in self.path.glob("*.bin"))
         reason = f"only pickled weights ({pickled[0]}), which are refused" if pickled else "no safetensors"
         return f"{self.path.name} holds {reason}: convert the model with save_pretrained first."
