@@ -21,9 +21,10 @@ from gguf_files import (
     write_llama,
 )
 from safetensors.numpy import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from rdlib.allocation.export import export_model
 from rdlib.census import stored_tensors
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.checkpoints.gguf import GGUFDecoder
@@ -256,6 +257,23 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 def test_a_file_of_floats_is_not_quantized(tmp_path):
     with pytest.raises(ValueError, match=r"a\.gguf holds floats alone: it is not quantized"):
         open_quantized(write_llama(tmp_path / "a.gguf", llama_tensors(), "F16"))
+
+
+def test_export_makes_an_ordinary_folder(tmp_path):
+    tensors = llama_tensors()
+    path = write_llama(tmp_path / "a.gguf", tensors, "Q4_0", tokenizer_metadata(pre="smollm"))
+    checkpoint = open_checkpoint(path)
+    export_model(checkpoint, tmp_path / "model")
+    exported = open_checkpoint(tmp_path / "model")
+    assert exported.names == checkpoint.names and exported.tied
+    assert all(np.array_equal(exported.tensor(name), checkpoint.tensor(name)) for name in exported.names)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    W = checkpoint.tensor("model.layers.1.self_attn.q_proj.weight")
+    assert np.array_equal(network.model.layers[1].self_attn.q_proj.weight.detach().numpy(), W)
+    text = "the 12 thé<|end|>"
+    assert load_tokenizer(tmp_path / "model")(text)["input_ids"] == load_tokenizer(path)(text)["input_ids"]
+    with pytest.raises(ValueError, match="model exists already"):
+        export_model(checkpoint, tmp_path / "model")
 
 
 def test_census_of_a_file(tmp_path):

@@ -1,7 +1,7 @@
 """A quantized model as an ordinary folder: dequantized weights that any tool loads, and beside them what they cost."""
 
 import json
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 from rdlib.allocation.plan import Plan
 from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.weight import Kind, Scaled, Weight
 from rdlib.network.moments import Moments
 from rdlib.quantizers import Quantizer
-from rdlib.weights import BFLOAT16
+from rdlib.weights import DTYPES
 
-COPIED = ("generation_config.json", "token*", "special*")
 QUANTIZED = "quantization.json"
 
 
@@ -44,29 +44,57 @@ def export(
         ValueError: the folder exists, the checkpoint is itself quantized, or a tensor cannot be quantized.
     """
     folder = Path(folder)
-    if folder.exists():
+    if folder.exists():  # before hours of work
         raise ValueError(f"{folder.name} exists already: name a folder that does not, or remove it.")
     if "quantization_config" in checkpoint.config:
         raise ValueError(f"{checkpoint.folder.name} is itself quantized: export a plan of its reference.")
     applied = plan.applied(checkpoint, moments)
-    with whole(folder) as unfinished:
-        unfinished.mkdir()
-        tensors = {name: _wide(checkpoint.stored(name)) for name in checkpoint.names} | dict(applied.tensors)
-        save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
-        _write(unfinished / "config.json", _without_dtype(checkpoint.config) | {"dtype": "float32"})
-        spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
-        _write(unfinished / QUANTIZED, spent)
-        for pattern in COPIED:
-            for file in checkpoint.folder.glob(pattern):
-                shutil.copy(file, unfinished)
+    spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
+    _write_model(checkpoint, applied.tensors, folder, spent)
     return applied.rates
 
 
-def _wide(tensor: np.ndarray) -> np.ndarray:
+def export_model(checkpoint: Checkpoint, folder: str | Path) -> None:
+    """Write a model as an ordinary folder, which transformers loads: float32, in which every decoded weight fits.
+
+    That is how a GGUF file becomes a model that can be changed and saved; of any other checkpoint it makes a copy.  The
+    folder is there whole or not at all.
+
+    Args:
+        checkpoint: the model.
+        folder: must not exist.
+
+    Raises:
+        ValueError: the folder exists, or weights are stored as codes that are not decoded.
+    """
+    if any(
+        weight.kind is Kind.CODE and not isinstance(weight, Scaled) for weight in checkpoint.tensors.values()
+    ):
+        raise ValueError(f"{checkpoint.folder.name} is quantized: export the model that it was made of.")
+    _write_model(checkpoint, {}, Path(folder), None)
+
+
+def _write_model(
+    checkpoint: Checkpoint, replaced: Mapping[str, np.ndarray], folder: Path, spent: dict | None
+) -> None:
+    """The folder of a model with some tensors replaced; buffers follow from the configuration and are left out."""
+    if folder.exists():
+        raise ValueError(f"{folder.name} exists already: name a folder that does not, or remove it.")
+    kept = {name: weight for name, weight in checkpoint.tensors.items() if weight.kind is not Kind.BUFFER}
+    tensors = {name: _plain(weight) for name, weight in kept.items() if name not in replaced} | dict(replaced)
+    with whole(folder) as unfinished:
+        unfinished.mkdir()
+        save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
+        _write(unfinished / "config.json", _without_dtype(checkpoint.config) | {"dtype": "float32"})
+        if spent is not None:
+            _write(unfinished / QUANTIZED, spent)
+        checkpoint.container.write_tokenizer(unfinished)
+
+
+def _plain(weight: Weight) -> np.ndarray:
     """Floats as float32, exactly; anything else as it is."""
-    if tensor.dtype in (np.dtype(np.float16), BFLOAT16):
-        return tensor.astype(np.float32)
-    return tensor
+    tensor = weight.stored() if weight.kind is Kind.UNKNOWN else weight.values()
+    return np.ascontiguousarray(tensor.astype(np.float32) if tensor.dtype in DTYPES else tensor)
 
 
 def _without_dtype(config: dict) -> dict:

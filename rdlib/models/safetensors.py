@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/safetensors (format).
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Mapping
 from functools import cached_property
@@ -19,6 +20,7 @@ from rdlib.models.names import canonical
 from rdlib.models.weight import Absent, Weight
 
 INDEX = "model.safetensors.index.json"
+TOKENIZER = ("generation_config.json", "token*", "special*")
 
 
 class SafetensorsFolder(Container):
@@ -46,6 +48,11 @@ class SafetensorsFolder(Container):
             return read_object(self.path / "config.json", self.path.name)
         except FileNotFoundError:
             raise ValueError(f"{self.path.name} has no config.json: is it the folder of a model?") from None
+
+    def write_tokenizer(self, folder: Path) -> None:
+        for pattern in TOKENIZER:
+            for file in self.path.glob(pattern):
+                shutil.copy(file, folder)
 
     def _indexed(self, index: Path) -> dict[str, Weight]:
         """Tensors as an index names them."""

@@ -93,6 +93,10 @@ class GGUFContainer(Container):
         """See :func:`rdlib.models.gguf.tokenizer.tokenizer`."""
         return tokenizer(self.gguf)
 
+    def write_tokenizer(self, folder: Path) -> None:
+        if "tokenizer.ggml.model" in self.gguf.metadata:
+            self.tokenizer.save_pretrained(folder)
+
 
 def _tensor(info: TensorInfo, config: Mapping) -> GGUFTensor:
     name = transformers_name(info.name)
