@@ -10,7 +10,7 @@ from scipy.interpolate import PchipInterpolator
 
 from rdlib.code.ans import Ans, ContextAns
 from rdlib.code.code import PAYLOAD, Code, Stream
-from rdlib.histogram import Histogram, entropy_of
+from rdlib.histogram import Histogram, entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
 
@@ -80,7 +80,7 @@ def measure_code(W: np.ndarray, quantizer: Quantizer, code: Code, H: np.ndarray 
         sqnr_db=sqnr_db(mse, power),
         max_error=max_error,
         rel_max_error=_ratio(max_error, largest),
-        symbols=len(np.unique(code["index"])),
+        symbols=np.count_nonzero(occurrences(code["index"])),
         index_entropy=payload_entropy(code),
         output_mse=float("nan") if H is None else output_error(error, H),
     )
@@ -152,7 +152,7 @@ def payload_entropy(code: Code) -> float:
         array, form = code[name].ravel(), code.streams[name].format
         ends = np.cumsum(form.counts, dtype=np.int64) if isinstance(form, ContextAns) else [array.size]
         for run in np.split(array, ends[:-1]):
-            total += entropy_of(np.unique(run, return_counts=True)[1]) * run.size
+            total += entropy_of(occurrences(run)) * run.size
     return total / max(code.weights, 1)
 
 

@@ -27,6 +27,7 @@ from rdlib.census.scalar import SCALAR
 from rdlib.code.code import Stream
 from rdlib.measure import measure
 from rdlib.models.hub import EMBEDDED
+from rdlib.models.weight import DTYPES, Weight
 from rdlib.quantizers import Uniform
 
 SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
@@ -77,19 +78,19 @@ def test_every_type_is_what_measure_says(tmp_path, dtype):
 @pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
 def test_fp8_is_what_measure_says_of_its_values(tmp_path, dtype):
     W = gaussian((32, 64)).astype(dtype)
-    tensor = tensors.Stored("w", tmp_path / "raw", 0, W.nbytes, W.shape, _name_of(dtype))
+    tensor = Weight.named("w", W.shape, _name_of(dtype), tmp_path / "raw", 0, W.nbytes)
     tensor.file.write_bytes(W.tobytes())
     expect_measure(W.astype(np.float32), pd.DataFrame(tensor_rows(tensor)), (2, 4))
 
 
 def _name_of(dtype: type) -> str:
-    return next(name for name, known in tensors.DTYPES.items() if known == dtype)
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn])
 def test_blocks_of_rows_change_nothing(tmp_path, monkeypatch, dtype):
     W = heavy((300, 64)).astype(dtype)
-    tensor = tensors.Stored("w", tmp_path / "raw", 0, W.nbytes, W.shape, _name_of(dtype))
+    tensor = Weight.named("w", W.shape, _name_of(dtype), tmp_path / "raw", 0, W.nbytes)
     tensor.file.write_bytes(W.tobytes())
     whole = pd.DataFrame(tensor_rows(tensor))
     monkeypatch.setattr(tensors, "BLOCK", 64 * 64)

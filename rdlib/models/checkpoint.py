@@ -136,7 +136,7 @@ class Checkpoint:
         if codes:
             method = f" by {self.settings.quant_method}" if self.settings else ""
             raise ValueError(
-                f"{self.folder.name} is quantized{method}: {_examples(w.name for w in codes)} hold codes and no "
+                f"{self.folder.name} is quantized{method}: {examples(w.name for w in codes)} hold codes and no "
                 "weights; open it with open_quantized, or take the model that it was made of."
             )
 
@@ -148,7 +148,7 @@ class Checkpoint:
             return
         names = strange or [w.name for w in matrices] or self.names
         raise ValueError(
-            f"{self.folder.name} has no layers as a Llama has them: {_examples(names)} are not understood; rdlib "
+            f"{self.folder.name} has no layers as a Llama has them: {examples(names)} are not understood; rdlib "
             "reads model.layers.N with q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj."
         )
 
@@ -246,7 +246,7 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
     )
 
 
-def _examples(names: Iterable[str]) -> str:
-    """Three names, evenly spread."""
+def examples(names: Iterable[str]) -> str:
+    """Three of some names, evenly spread: for a sentence."""
     names = sorted(names)
     return ", ".join(names[:: max(-(-len(names) // 3), 1)])

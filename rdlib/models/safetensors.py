@@ -131,8 +131,8 @@ def _header(file: Path) -> list[Weight]:
     Raises:
         ValueError: it is no safetensors file, is cut short, or tensors lie elsewhere than one after the other.
     """
-    size = file.stat().st_size
     try:
+        size = file.stat().st_size
         with file.open("rb") as stream:
             head = stream.read(8)
             (length,) = struct.unpack("<Q", head)
@@ -144,7 +144,7 @@ def _header(file: Path) -> list[Weight]:
         entries.pop("__metadata__", None)
         begin = 8 + length
         tensors = [_tensor(name, file, begin, **entry) for name, entry in entries.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, struct.error) as error:
         raise ValueError(f"{file.name} is truncated or no safetensors file: {error}.") from None
     end = begin
     for tensor in sorted(tensors, key=lambda t: (t.offset, t.nbytes)):
