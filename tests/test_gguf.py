@@ -21,6 +21,7 @@ from gguf_files import (
     write_llama,
 )
 from safetensors.numpy import save_file
+from sources import gaussian
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -28,6 +29,7 @@ from rdlib.allocation.export import export_model
 from rdlib.census import stored_tensors
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.checkpoints.gguf import GGUFDecoder
+from rdlib.checkpoints.llama_cpp import LlamaCpp
 from rdlib.checkpoints.lossless import entropies
 from rdlib.code.code import Code, Stream
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
@@ -345,6 +347,25 @@ def test_scaling_of_llama_3_is_recognised_from_its_factors(tmp_path):
     frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     plain = 5e5 ** (-np.arange(0, 64, 2) / 64)
     assert np.allclose(plain / factors, frequencies.numpy(), rtol=1e-5)
+
+
+# --- llama.cpp's quantizers: see also test_llama_cpp.py, where libgguf is installed --------------------------
+
+
+def test_types_and_rates_that_there_are_not():
+    with pytest.raises(ValueError, match="GGUF's type 'Q7_K' is not read"):
+        LlamaCpp("Q7_K")
+    with pytest.raises(ValueError, match="F16 is a float type"):
+        LlamaCpp("F16")
+    assert LlamaCpp("Q4_K").at(4.5) == LlamaCpp("Q4_K")
+    with pytest.raises(ValueError, match=r"Q4_K has 4\.5 bits and no other rate"):
+        LlamaCpp("Q4_K").at(4)
+
+
+def test_without_the_package_one_sentence_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libgguf", None)
+    with pytest.raises(ValueError, match=r"pip install 'rdlib\[gguf\]'"):
+        LlamaCpp("Q4_K").encode(gaussian((2, 256)))
 
 
 # --- the tokenizer --------------------------------------------------------------------------------------------
