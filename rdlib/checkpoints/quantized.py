@@ -125,14 +125,14 @@ class QuantizedCheckpoint:
         return self.packed(name).weight
 
     def bits(self, name: str) -> dict[str, int]:
-        """What a decoder needs of a layer, in bits by stream.
+        """What a decoder needs of a layer, in bits by stream, and of the header of its code.
 
         Public tables, and groups that are neighbours, cost nothing.
 
         Raises:
             ValueError: as :meth:`packed`.
         """
-        return {stream: s.bits for stream, s in self.packed(name).code.streams.items()}
+        return self.packed(name).code.prices
 
     def stored_bits(self, name: str) -> dict[str, int]:
         """What the file spends on a layer, in bits by stream.
