@@ -176,16 +176,12 @@ def test_mixed_types_are_decoded_as_the_package_decodes_them(tmp_path):
         assert (name in quantized.layers) == (tensor.type.method not in floats)
         if name in quantized.layers:
             assert np.array_equal(quantized.tensor(name), decoded), name
-            assert (
-                quantized.packed(name).code.bits
-                == sum(quantized.stored_bits(name).values())
-                == 8 * tensor.bytes
-            )
-    table = quantized.table
-    assert (table.rate == table.stored).all()
+            code = quantized.packed(name).code
+            assert sum(quantized.stored_bits(name).values()) == 8 * tensor.bytes
+            assert 0 <= code.bits - code.prices["header"] - 8 * tensor.bytes < 8 * len(code.streams)
     total = sum(tensor.bytes for tensor in GGUF(path).tensors.values())
     whole = quantized.rates.loc["whole model"]
-    assert whole.rate * whole.weights == pytest.approx(8 * total)
+    assert whole.stored * whole.weights == pytest.approx(8 * total)
 
 
 def test_unpermuting_undoes_the_converter():
@@ -231,7 +227,7 @@ def test_a_file_is_aligned_with_the_model_it_was_made_of(tmp_path):
     errors = {}
     for name, packed in aligned(quantized, reference):
         errors[name] = ((packed.weight - tensors[name]) ** 2).mean() / (tensors[name] ** 2).mean()
-        assert packed.code.rate == 8.5
+        assert packed.code.rate == pytest.approx(8.5, abs=0.005)
     assert errors.keys() == {name for name, tensor in tensors.items() if tensor.ndim == 2}
     assert max(errors.values()) < 1e-4
 

@@ -10,10 +10,8 @@ from safetensors.numpy import save_file
 from rdlib.allocation.plan import Plan
 from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.models.weight import Kind, Scaled, Weight
 from rdlib.network.moments import Moments
 from rdlib.quantizers import Quantizer
-from rdlib.weights import DTYPES
 
 QUANTIZED = "quantization.json"
 
@@ -43,11 +41,7 @@ def export(
     Raises:
         ValueError: the folder exists, the checkpoint is itself quantized, or a tensor cannot be quantized.
     """
-    folder = Path(folder)
-    if folder.exists():  # before hours of work
-        raise ValueError(f"{folder.name} exists already: name a folder that does not, or remove it.")
-    if "quantization_config" in checkpoint.config:
-        raise ValueError(f"{checkpoint.folder.name} is itself quantized: export a plan of its reference.")
+    folder = _new(folder, checkpoint)
     applied = plan.applied(checkpoint, moments)
     spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
     _write_model(checkpoint, applied.tensors, folder, spent)
@@ -55,50 +49,54 @@ def export(
 
 
 def export_model(checkpoint: Checkpoint, folder: str | Path) -> None:
-    """Write a model as an ordinary folder, which transformers loads: float32, in which every decoded weight fits.
+    """Write a model as it is into an ordinary folder that transformers loads: all tensors decoded, in float32.
 
-    That is how a GGUF file becomes a model that can be changed and saved; of any other checkpoint it makes a copy.  The
-    folder is there whole or not at all.
+    So a GGUF file, which transformers reads but cannot save, becomes a model.  The folder is there whole or not at all.
 
     Args:
         checkpoint: the model.
         folder: must not exist.
 
     Raises:
-        ValueError: the folder exists, or weights are stored as codes that are not decoded.
+        ValueError: the folder exists, or weights are codes that are not decoded.
     """
-    if any(
-        weight.kind is Kind.CODE and not isinstance(weight, Scaled) for weight in checkpoint.tensors.values()
-    ):
-        raise ValueError(f"{checkpoint.folder.name} is quantized: export the model that it was made of.")
-    _write_model(checkpoint, {}, Path(folder), None)
+    _write_model(checkpoint, {}, _new(folder, checkpoint), None)
+
+
+def _new(folder: str | Path, checkpoint: Checkpoint) -> Path:
+    """The folder, if it can be written and the checkpoint can be exported: asked before hours of work."""
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"{folder.name} exists already: name a folder that does not, or remove it.")
+    if checkpoint.quantized:
+        raise ValueError(f"{checkpoint.folder.name} is itself quantized: export its reference.")
+    return folder
 
 
 def _write_model(
     checkpoint: Checkpoint, replaced: Mapping[str, np.ndarray], folder: Path, spent: dict | None
 ) -> None:
-    """The folder of a model with some tensors replaced; buffers follow from the configuration and are left out."""
-    if folder.exists():
-        raise ValueError(f"{folder.name} exists already: name a folder that does not, or remove it.")
-    kept = {name: weight for name, weight in checkpoint.tensors.items() if weight.kind is not Kind.BUFFER}
-    tensors = {name: _plain(weight) for name, weight in kept.items() if name not in replaced} | dict(replaced)
+    """The folder of a model in which some tensors are replaced, and what was spent on them."""
+    kept = {name: w for name, w in checkpoint.parameters.items() if name not in replaced}
+    tensors = {name: _wide(w.values()) for name, w in kept.items()} | dict(replaced)
     with whole(folder) as unfinished:
         unfinished.mkdir()
         save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
-        _write(unfinished / "config.json", _without_dtype(checkpoint.config) | {"dtype": "float32"})
+        _write(unfinished / "config.json", _config(checkpoint))
         if spent is not None:
             _write(unfinished / QUANTIZED, spent)
         checkpoint.container.write_tokenizer(unfinished)
 
 
-def _plain(weight: Weight) -> np.ndarray:
-    """Floats as float32, exactly; anything else as it is."""
-    tensor = weight.stored() if weight.kind is Kind.UNKNOWN else weight.values()
-    return np.ascontiguousarray(tensor.astype(np.float32) if tensor.dtype in DTYPES else tensor)
+def _wide(tensor: np.ndarray) -> np.ndarray:
+    """Floats of 16 bits as float32, exactly; anything else as it is."""
+    return tensor.astype(np.float32) if tensor.dtype.itemsize == 2 else tensor
 
 
-def _without_dtype(config: dict) -> dict:
-    return {key: value for key, value in config.items() if key != "torch_dtype"}
+def _config(checkpoint: Checkpoint) -> dict:
+    """config.json of what is written: float32, and tied where the tensors are."""
+    kept = {k: v for k, v in checkpoint.config.items() if k not in ("torch_dtype", "quantization_config")}
+    return kept | {"dtype": "float32", "tie_word_embeddings": checkpoint.tied}
 
 
 def _write(path: Path, content: dict) -> None:

@@ -113,6 +113,30 @@ class Checkpoint:
         return _equal(head.values(), embedding.values())
 
     @cached_property
+    def parameters(self) -> dict[str, Weight]:
+        """What the model computes with, by name: no scale, no buffer, no head that is tied, nothing absent."""
+        left_out = (Kind.SCALE, Kind.BUFFER)
+        found = {
+            name: weight
+            for name, weight in self.tensors.items()
+            if weight.kind not in left_out and not isinstance(weight, Absent)
+        }
+        if HEAD in found and self.tied:
+            del found[HEAD]
+        return found
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are codes that only :func:`rdlib.checkpoints.open_quantized` reads.
+
+        FP8 with its scales is decoded here and is none.  Settings of a quantization count even where no code is found:
+        the two contradict each other.
+        """
+        kinds = {w.kind for w in self.tensors.values()}
+        decoded = any(isinstance(w, Scaled) for w in self.tensors.values())
+        return Kind.CODE in kinds or bool(self.settings) and not decoded
+
+    @cached_property
     def weights(self) -> list[Weight]:
         """The weight matrices by layer, then group; a head that is tied to the embedding is not listed again.
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from rdlib.models.checkpoint import Checkpoint, examples
 from rdlib.models.names import HEAD
-from rdlib.models.weight import Absent, Kind, Scaled, Weight
+from rdlib.models.weight import Weight
 
 LLAMA_SHAPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # the same modules by the same names
 _NOT_OF_THE_NETWORK = ("auto_map", "dtype", "quantization_config", "torch_dtype")
@@ -21,7 +21,7 @@ def architecture(checkpoint: Checkpoint) -> PreTrainedConfig:
     """The configuration of the network, in which the head is tied where the tensors say so.
 
     Raises:
-        ValueError: it is no decoder of the Llama shape, its weights are stored as codes, or transformers cannot build it.
+        ValueError: it is no decoder of the Llama shape, its weights are codes, or transformers cannot build it.
     """
     config, name = checkpoint.config, checkpoint.folder.name
     kind = config.get("model_type")
@@ -30,8 +30,7 @@ def architecture(checkpoint: Checkpoint) -> PreTrainedConfig:
             f"{name} is of type {kind!r}; only a 'llama' or a decoder of its shape ({', '.join(LLAMA_SHAPED[1:])}) "
             f"can be run, and it has {examples(checkpoint.names)}."
         )
-    coded = any(w.kind is Kind.CODE for w in checkpoint.tensors.values())
-    if coded or checkpoint.settings and not any(isinstance(w, Scaled) for w in checkpoint.tensors.values()):
+    if checkpoint.quantized:
         raise ValueError(f"{name} is quantized: run its reference, and put the decoded tensors in its place.")
     kept = {key: value for key, value in config.items() if key not in (*_NOT_OF_THE_NETWORK, "model_type")}
     stored = HEAD in checkpoint
@@ -60,23 +59,18 @@ def empty_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
 def tensors_of(network: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, Weight]:
     """The stored tensor of every parameter of the network.
 
-    Known to be harmless, and not among them: frequencies of rotary embeddings, which the configuration gives, and a
-    stored head that equals the embedding it is tied to.
-
     Raises:
         ValueError: the checkpoint lacks a parameter, has it in another shape, or stores more than the network has.
     """
     asked = {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
-    stored = {key: w for key, w in checkpoint.tensors.items() if not isinstance(w, Absent)}
+    stored = checkpoint.parameters
     found = {key: stored[key] for key in asked if key in stored}
     name = checkpoint.folder.name
     _refuse(f"{name} lacks", asked.keys() - stored.keys(), "which its config.json asks for.")
     wrong = {f"{key} {w.shape}" for key, w in found.items() if w.shape != asked[key]}
     _refuse(f"{name} has in another shape", wrong, "than its config.json asks for.")
-    harmless = {key for key, w in stored.items() if w.kind in (Kind.SCALE, Kind.BUFFER)}
-    harmless |= {HEAD} if checkpoint.tied else set()
     remedy = "which its config.json has no place for: correct it (attention_bias, num_hidden_layers, …)."
-    _refuse(f"{name} stores", stored.keys() - asked.keys() - harmless, remedy)
+    _refuse(f"{name} stores", stored.keys() - asked.keys(), remedy)
     return found
 
 
