@@ -14,7 +14,7 @@ what it was, plus the error of rounding, and 1/s is the factor of least squares 
 An error that is not correlated with the row does not bias it.  Comparing Ŵ with W as they stand measures s and not
 the error of quantization.
 
-Source: Lin et al. 2024, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
+Source: Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
 """
 
 from collections.abc import Iterator
