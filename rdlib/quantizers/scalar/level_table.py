@@ -54,25 +54,31 @@ def code_of(values: np.ndarray, side: dict[str, Stream], index: Index) -> Code:
 
 
 def level_streams(levels: np.ndarray, histogram: Histogram) -> dict[str, Stream]:
-    """Levels t as float16 numbers (t − m) / s, with the mean m of the weights and the largest s = |w − m|.
+    """Levels t as float16 numbers (t − m) / s, s the largest |w − m|: m is 0, or the mean if that is beyond σ.
 
-    float16 is finest near zero, and that is where most weights are once their mean is taken away.
+    float16 is finest near zero, where most weights are, if need be once their mean is taken away.
 
     Args:
         levels: float64, any shape.
         histogram: of the weights.
 
     Returns:
-        the streams ``levels`` and ``scale`` (s and m, float32).
+        the streams ``levels`` and ``scale`` (s, and m where it is not 0, float32).
     """
-    mean = np.float32(histogram.mean)
+    mean = np.float32(histogram.mean if histogram.mean**2 > histogram.variance else 0)
     reach = np.abs(histogram.values - np.float64(mean)).max(initial=0)
     scale = np.float32(min(reach, FLOAT32.max))
     unit = Stream.floats((levels - np.float64(mean)) / np.float64(scale or 1))
-    return {"levels": unit, "scale": Stream.floats([scale, mean], "float32")}
+    return {"levels": unit, "scale": Stream.floats([scale, mean] if mean else [scale], "float32")}
 
 
 def levels_of(levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The levels, float32, from the arrays of :func:`level_streams`."""
-    s, mean = scale.astype(np.float64)
+    """The levels, float32, from the arrays of :func:`level_streams`.
+
+    Raises:
+        ValueError: ``scale`` does not hold one or two numbers.
+    """
+    if scale.shape not in ((1,), (2,)):
+        raise ValueError(f"The scale and the mean of levels are not an array of shape {scale.shape}.")
+    s, mean = np.append(scale.astype(np.float64), 0)[:2]
     return np.clip(mean + s * levels.astype(np.float64), FLOAT32.min, FLOAT32.max).astype(np.float32)

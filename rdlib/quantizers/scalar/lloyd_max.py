@@ -14,8 +14,8 @@ from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams
 class LloydMax(LevelTable):
     """ŵ = m + s·t_q with the 2^b levels that minimise Σ (w − ŵ)², found exactly.
 
-    Streams: ``index`` (b bits), ``levels`` (t, 2^b float16), ``scale`` (s = max |w − m| and the mean m, float32).
-    The rounding of the levels to float16 is part of the distortion.
+    Streams: ``index`` (b bits), ``levels`` (t, 2^b float16), ``scale`` (s = max |w − m|, float32; also m, if
+    the mean is beyond σ: m is 0 otherwise).  The rounding of the levels to float16 is part of the distortion.
 
     Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Max 1960, doi:10.1109/TIT.1960.1057548.
     """
