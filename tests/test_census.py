@@ -183,7 +183,7 @@ def test_full_disk_leaves_whole_parts(tmp_path, monkeypatch):
 def test_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     folder, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
     whole = census(folder, tmp_path / "whole", jobs=1).read_bytes()
-    command = [sys.executable, "-m", "rdlib.census", str(folder), str(out), "--jobs", "1"]
+    command = [sys.executable, "-m", "rdlib", "census", str(folder), str(out), "--jobs", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_for_parts(out, 2)
     process.send_signal(signal.SIGINT)
@@ -238,7 +238,7 @@ def test_cluster_gives_the_same_bytes_when_a_worker_dies(tmp_path):
     whole = census(folder, tmp_path / "whole", jobs=1).read_bytes()
     local = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with LocalCluster(host="127.0.0.1", local_directory=str(tmp_path / "dask"), **local) as cluster:
-        command = [sys.executable, "-m", "rdlib.census", str(folder), str(out), "--cluster"]
+        command = [sys.executable, "-m", "rdlib", "census", str(folder), str(out), "--cluster"]
         process = subprocess.Popen([*command, cluster.scheduler_address], stderr=subprocess.PIPE, text=True)
         wait_for_parts(out, 2)
         cluster.workers[0].process.process.kill()

@@ -222,7 +222,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     """Root may write anywhere, so that a folder that cannot be is what stands for a read-only one."""
     (tmp_path / "out").write_text("")
     model = write_checkpoint(tmp_path / "model", **SMALL)
-    command = [sys.executable, "-m", "rdlib.census", str(model), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "rdlib", "census", str(model), str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 1 and "Traceback" not in run.stderr and "out" in run.stderr
 

@@ -31,7 +31,8 @@ from rdlib.quantizers import (
     WaterSIC,
 )
 from rdlib.quantizers.base import Quantizer
-from rdlib.runs.parameters import ParameterError, chosen
+from rdlib.runs.parameters import read
+from rdlib.runs.values import ParameterError
 
 COUNTS = {
     "codes": 6000,
@@ -133,7 +134,7 @@ def test_nesting_without_end_is_refused(tmp_path):
         Checkpoint(tmp_path)
     (tmp_path / "01_x.yaml").write_text("layer: " + DEEP[:10_000])
     with pytest.raises(ParameterError):
-        chosen(tmp_path / "01_x.yaml", {})
+        read(tmp_path / "01_x.yaml")
 
 
 def test_aliases_do_not_multiply(tmp_path):
@@ -143,7 +144,7 @@ def test_aliases_do_not_multiply(tmp_path):
     ]
     (tmp_path / "01_x.yaml").write_text("\n".join(lines))
     with pytest.raises(ParameterError) as refused:
-        chosen(tmp_path / "01_x.yaml", {})
+        read(tmp_path / "01_x.yaml")
     assert len(str(refused.value)) < 1000
 
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from rdlib.extras import extra
 from rdlib.files import ASSETS
 
 EMBEDDED = ASSETS / "model"
@@ -31,8 +32,9 @@ def find_model(model: str | Path) -> Path:
 
 
 def _download(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
+    with extra("models", f"{model} is a model of the hub, and the hub"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(model, allow_patterns=list(_WANTED)))

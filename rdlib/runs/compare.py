@@ -1,14 +1,10 @@
 """Two experiments side by side: which numbers differ, and by more than their noise.
 
-    python -m rdlib.runs.compare demo llama-3.2-1b
-
 Two runs on the same tensors are compared row by row.  On different models no tensor has a counterpart; then
 means over tensors are compared, for every method at every nominal rate.
 """
 
-import argparse
 import json
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -320,25 +316,15 @@ def _model(manifest: dict, notebook: str) -> tuple[object, object]:
     return model, entry["model"] or entry["inputs"].get(model)
 
 
-def main() -> None:
-    """Put two experiments side by side, as a page and in a few lines."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("a", help="a folder below build/, or any folder of an experiment")
-    parser.add_argument("b", help="the other one")
-    options = parser.parse_args()
-    try:
-        path, comparison = write(options.a, options.b, Path("build"))
-    except FileNotFoundError as missing:
-        sys.exit(str(missing))
+def lines(comparison: Comparison) -> list[str]:
+    """The comparison in a few lines: what was compared, the summary, and the five numbers that differ most."""
     matched = "means over tensors" if comparison.means else "rows of the same tensor"
-    print(f"A is {comparison.a.build}, B is {comparison.b.build}; compared are {matched}.")
-    print(comparison.summary.to_string(index=False) if len(comparison.summary) else "Neither has a point.")
+    summary = comparison.summary.to_string(index=False) if len(comparison.summary) else "Neither has a point."
     worst = comparison.values[comparison.values.verdict == DIFFERS]
     worst = worst.assign(relative=(worst.difference / worst.a).abs()).nlargest(5, "relative")
-    for value in worst.itertuples():
-        print(f"{value.notebook}, {value.row}, {value.quantity}: {value.a:.5g} and {value.b:.5g}")
-    print(f"Manifests differ in {len(comparison.origins)} items. Look at {path}.")
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        f"A is {comparison.a.build}, B is {comparison.b.build}; compared are {matched}.",
+        summary,
+        *(f"{v.notebook}, {v.row}, {v.quantity}: {v.a:.5g} and {v.b:.5g}" for v in worst.itertuples()),
+        f"Manifests differ in {len(comparison.origins)} items.",
+    ]
