@@ -1,12 +1,16 @@
-"""Seeded weight matrices for tests, and a fixture for those of thousands of small ones."""
+"""Seeded weight matrices for tests, codes of them, and a fixture for tests of thousands of small matrices."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import ml_dtypes
 import numba
 import numpy as np
 import pytest
 from scipy.stats import norm
+
+from rdlib.code.code import Code
+from rdlib.quantizers import Quantizer
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32)
 
@@ -36,3 +40,13 @@ def heavy(shape: tuple[int, ...], dtype: type = np.float32, seed: int = 0) -> np
 def gaussian_quantiles(n: int) -> np.ndarray:
     """The n midpoint quantiles of N(0, 1) as one float32 row: a Gaussian sample without sampling error."""
     return norm.ppf((np.arange(n) + 0.5) / n).astype(np.float32)[None]
+
+
+# What many tests write with every quantizer.
+SOURCES = {"heavy": heavy((24, 172)), "tall": heavy((64, 172), np.float16), "gaussian": gaussian((32, 256))}
+
+
+@cache
+def coded(quantizer: Quantizer, source: str) -> Code:
+    """The code of a source: each quantizer writes each only once in a process."""
+    return quantizer.encode(SOURCES[source])

@@ -1,4 +1,4 @@
-"""What the README shows is true: its code runs, its commands and links lead somewhere, its figure is the notebook's."""
+"""What README and reference say is true: code runs, commands and links lead somewhere, numbers are the notebooks'."""
 
 import re
 import subprocess
@@ -11,10 +11,56 @@ import pytest
 from rdlib.runs.notebook import figures
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks/reference").glob("*.md"))]
+TEXTS = {path.name: path.read_text() for path in PAGES}
+README = TEXTS["README.md"]
+TEXT = "\n".join(TEXTS.values())
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 COMMANDS = re.findall(r"^\$ (.+)$", TEXT, re.M)
-NOTEBOOK, FIGURE = "06_limits", "ladder"
+NOTEBOOK, FIGURE = "03_vector_rd", "ladder"
+
+# Each number on the first screen, the notebook that prints it, and where.
+CLAIMS = {
+    "wastes 0.46 bit of 2": ("03_vector_rd", r"Lloyd–Max tensor +2\.\S+ +\S+ +\S+ +\S+ +(\S+)"),
+    "wastes 0.035 bit": ("03_vector_rd", r"entropy-coded TCQ 256 states +\S+ +\S+ +\S+ +\S+ +(\S+)"),
+    "1.06 bits more than the limit": (
+        "07_allocation",
+        r"(?m)^GPTQ asymmetric g128 +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$",
+    ),
+    "spends 0.35": ("07_allocation", r"(?m)^WaterSIC +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$"),
+    "inside the feedback 0.17": (
+        "07_allocation",
+        r"(?m)^trellis \+ feedback 64 states +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$",
+    ),
+    "is 0.53": ("05_functional", r"(?m)^weight MSE +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
+    "reaches 0.95": ("05_functional", r"(?m)^output error +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
+}
+
+
+def notebook(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def printed(name: str) -> str:
+    """All that a committed notebook prints."""
+    outputs = (o for cell in notebook(name).cells for o in cell.get("outputs", []))
+    return "\n".join(o.get("text", "") for o in outputs)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_first_screen_is_what_the_notebooks_print(claim):
+    """Every claim stands in the README, and each printed number rounds to it."""
+    said = re.search(r"\d+\.\d+", claim)[0]
+    name, where = CLAIMS[claim]
+    number = float(re.search(where, printed(name))[1])
+    assert claim in " ".join(README.split())
+    assert f"{number:.{len(said.partition('.')[2])}f}" == said
+
+
+def test_every_number_on_the_first_screen_is_a_claim():
+    screen = README[README.index("- **Rounding") : README.index("*All rates")]
+    numbers = re.findall(r"\d+\.\d+", screen)
+    assert sorted(numbers) == sorted(re.search(r"\d+\.\d+", claim)[0] for claim in CLAIMS)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=[re.findall(r"^\S.*", code, re.M)[-1][:40] for code in BLOCKS])
@@ -45,10 +91,21 @@ def test_experiments_that_are_named_exist():
     assert named and all((ROOT / "params" / name).is_dir() for name in named)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name
+)
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text())
-    assert [t for t in targets if "://" not in t and not (ROOT / t).exists()] == []
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert [t for t in targets if "://" not in t and not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_anchors_are_headings(page):
+    """A link to a section names a heading of the page that it leads to."""
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        path = page.parent / target if target else page
+        headings = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
+        assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
 
 
 @pytest.mark.parametrize("file", sorted(set(re.findall(r"tests/\w+\.py", TEXT))))
@@ -58,10 +115,20 @@ def test_files_that_are_named_exist(file):
 
 def test_figure_is_that_of_the_notebook():
     """To renew it: write figures(…)["ladder"] of the executed notebook to notebooks/ladder.png."""
-    shown = figures(nbformat.read(ROOT / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4))[FIGURE]
-    assert (ROOT / "notebooks" / f"{FIGURE}.png").read_bytes() == shown
+    assert (ROOT / "notebooks" / f"{FIGURE}.png").read_bytes() == figures(notebook(NOTEBOOK))[FIGURE]
 
 
 def test_every_notebook_has_its_row():
     names = [path.name for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
-    assert [name for name in names if f"(notebooks/{name})" not in TEXT] == []
+    assert [name for name in names if f"(notebooks/{name})" not in README] == []
+
+
+def test_reference_is_linked_from_readme_and_contents():
+    contents = (ROOT / "notebooks/index.ipynb").read_text()
+    for path in PAGES[1:]:
+        assert f"(notebooks/reference/{path.name})" in README
+        assert f"(reference/{path.name})" in contents
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120

@@ -62,7 +62,7 @@ class Moments:
 def second_moments(network: LlamaForCausalLM, windows: Windows) -> Moments:
     """The moments over all inputs of calibration windows, whatever their stride, in one pass.
 
-    Xᵀ X of a batch of some 2,048 tokens is a float32 product, right to about 1e-7 of the norm of H; the
+    Xᵀ X of a batch of some 2,048 tokens is a float32 product, right to a few 10⁻⁷ of the norm of H; the
     batches are added up in float64.
 
     Args:

@@ -1,29 +1,29 @@
-"""The rate-distortion function of the weights themselves, between two certificates.
+"""The rate–distortion function of the weights themselves, between two certificates.
 
 A tensor is a discrete source: its exact histogram says with which probability p(x) each value x occurs.  The
 least rate at which it can be coded, value by value or in long blocks of independent values, within a mean
-squared error D is R(D) = min I(X; Y) over all test channels with E(X - Y)^2 <= D (Shannon 1959).  There is no
+squared error D is R(D) = min I(X; Y) over all test channels with E(X − Y)² ≤ D (Shannon 1959).  There is no
 formula for it.  Here every slope of the curve is solved numerically and returned as a sandwich:
 
-* **upper** -- a test channel that was built, with its exact D and its exact mutual information;
-* **lower** -- a straight line below the whole curve, from the dual problem; it holds for *every* real
+* **upper** – a test channel that was built, with its exact D and its exact mutual information;
+* **lower** – a straight line below the whole curve, from the dual problem; it holds for *every* real
   reproduction value, not only for those that were tried.
 
 Nothing has to be believed about convergence: where the two agree, that is R(D).
 
-Inside, the source has unit variance, rates are in nats, ``s`` is the slope -dR/dD and
-K(x, y) = exp(-s (x - y)^2) the kernel, cut off where s (x - y)^2 > 16.
+Inside, the source has unit variance, rates are in nats, ``s`` is the slope −dR/dD and
+K(x, y) = exp(−s·(x − y)²) the kernel, cut off where s·(x − y)² > 16.
 
 References:
-    | Shannon, Coding theorems for a discrete source with a fidelity criterion, IRE Nat. Conv. Rec. 7 (1959).
-    | Blahut, Computation of channel capacity and rate-distortion functions, IEEE Trans. Inf. Theory 18
-      (1972), doi:10.1109/TIT.1972.1054855.
-    | Arimoto, An algorithm for computing the capacity of arbitrary discrete memoryless channels, IEEE Trans.
-      Inf. Theory 18 (1972), doi:10.1109/TIT.1972.1054753.
-    | Csiszar, On the computation of rate-distortion functions, IEEE Trans. Inf. Theory 20 (1974),
-      doi:10.1109/TIT.1974.1055146 (the dual bound).
-    | Rose, A mapping approach to rate-distortion computation and analysis, IEEE Trans. Inf. Theory 40 (1994),
-      doi:10.1109/18.340468 (reproduction points that move).
+    Shannon, Coding theorems for a discrete source with a fidelity criterion, IRE Nat. Conv. Rec. 7 (1959).
+    Blahut, Computation of channel capacity and rate–distortion functions, IEEE Trans. Inf. Theory 18
+        (1972), doi:10.1109/TIT.1972.1054855.
+    Arimoto, An algorithm for computing the capacity of arbitrary discrete memoryless channels, IEEE Trans.
+        Inf. Theory 18 (1972), doi:10.1109/TIT.1972.1054753.
+    Csiszár, On the computation of rate–distortion functions, IEEE Trans. Inf. Theory 20 (1974),
+        doi:10.1109/TIT.1974.1055146 (the dual bound).
+    Rose, A mapping approach to rate–distortion computation and analysis, IEEE Trans. Inf. Theory 40 (1994),
+        doi:10.1109/18.340468 (reproduction points that move).
 """
 
 import numpy as np
@@ -34,11 +34,11 @@ from rdlib.theory.entropy import check_histogram
 from rdlib.theory.gaussian import Array, bits_to_nats, nats_to_bits
 from rdlib.theory.rate_distortion import RateDistortion
 
-REACH = 4.0  # the kernel is cut at this many 1/sqrt(s) ...
-CUT_OFF = 3e-7  # ... which adds at most 2 e^(1/4) (e^-16 + e^-25 + ...) < 3e-7 to the dual constraint
-BIN = 0.04  # width of the bins that the source is gathered in, in units of 1/sqrt(2s), about sqrt(D)
-START = 0.5  # spacing of the first reproduction points, in units of 1/sqrt(s)
-NODES = 0.025  # spacing of the points where the dual constraint is checked, in units of 1/sqrt(s)
+REACH = 4.0  # the kernel is cut at this many 1/√s …
+CUT_OFF = 3e-7  # … which adds at most 2·e^¼·(e⁻¹⁶ + e⁻²⁵ + …) < 3e-7 to the dual constraint
+BIN = 0.04  # width of the bins that the source is gathered in, in units of 1/√(2s), about √D
+START = 0.5  # spacing of the first reproduction points, in units of 1/√s
+NODES = 0.025  # spacing of the points where the dual constraint is checked, in units of 1/√s
 TOLERANCE = 3e-4  # nats between the certificates at which the iteration stops
 REFINEMENTS = 5  # rounds of halving the steps between slopes, from 2 slopes a bit to 64
 ITERATIONS = (4, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)  # between looks at the certificates
@@ -47,20 +47,20 @@ ITERATIONS = (4, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)  # between looks a
 def blahut_arimoto(
     values: Array, counts: Array, max_rate: float = 8.0, tolerance: float = 0.002
 ) -> RateDistortion:
-    """R(D) = min I(X; Y), E(X - Y)^2 <= D, of a histogram: certified points from rate 0 to ``max_rate`` bits.
+    """R(D) = min I(X; Y), E(X − Y)² ≤ D, of a histogram: certified points from rate 0 to ``max_rate`` bits.
 
-    At a slope s, Blahut's iteration q(y) <- sum_x p(x) q(y) K(x, y) / Z(x), with Z(x) = sum_y q(y) K(x, y),
-    finds the best weights of given reproduction points; a Lloyd step, y <- E[X | y], moves the points as well
+    At a slope s, Blahut's iteration q(y) ← Σ_x p(x)·q(y)·K(x, y) / Z(x), with Z(x) = Σ_y q(y)·K(x, y),
+    finds the best weights of given reproduction points; a Lloyd step, y ← E[X | y], moves the points as well
     (together: expectation-maximisation of a Gaussian mixture of variance 1/2s, whose likelihood never falls).
     `_certify` turns the result into two bounds.  Slopes are added where the bounds are still apart.
 
-    Values are gathered in bins of 0.04/sqrt(2s) or less where they lie denser than that.  The bounds pay for
+    Values are gathered in bins of 0.04/√(2s) or less where they lie denser than that.  The bounds pay for
     it, by about 0.0004 bit together (see `_certify`), so that they hold for the histogram as given.
 
     Args:
         values: (n,) distinct values, ascending, finite.
         counts: (n,) how often each occurs; they need not be integers.
-        max_rate: the curve reaches down to a distortion of 4^-max_rate times the variance.
+        max_rate: the curve reaches down to a distortion of 4^−max_rate times the variance.
         tolerance: bits per value that the bounds should be apart at most, at every distortion in the range.
 
     Returns:
@@ -74,15 +74,17 @@ def blahut_arimoto(
         Blahut (1972), doi:10.1109/TIT.1972.1054855; Rose (1994), doi:10.1109/18.340468.
     """
     values, counts = check_histogram(values, counts)
-    if not (max_rate > 0 and tolerance > 0):
-        raise ValueError(f"max_rate {max_rate} and tolerance {tolerance} must be positive")
+    if not (0 < max_rate < np.inf and tolerance > 0):
+        raise ValueError(
+            f"max_rate {max_rate} and tolerance {tolerance} must be positive, and max_rate finite"
+        )
     p = counts / max(counts.sum(), 1e-300)
     centred = values - p @ values
     variance = float(p @ centred**2)
     entropy = float(nats_to_bits(-(p @ np.log(p))))
     if variance == 0:
         return RateDistortion(*np.empty((4, 0)), variance=0.0, entropy=0.0)
-    steepest = 4.0**max_rate / 2  # D <= 1/2s, for every source
+    steepest = 4.0**max_rate / 2  # D ≤ 1/2s, for every source
     x, p, _ = _gather_for(centred / np.sqrt(variance), p, steepest, BIN)
     points = [_certify(x, p, steepest)]
     while points[-1][1] > TOLERANCE:
@@ -100,29 +102,32 @@ def blahut_arimoto(
 def _join(points: list[tuple[float, ...]], variance: float, entropy: float) -> RateDistortion:
     """The curve through what `_certify` returned, in bits and in the unit of the values."""
     distortion, upper, slope, intercept = np.array(sorted(points, key=lambda point: -point[2])).T
-    lower = np.maximum(intercept - slope * distortion, 0)
-    slope = nats_to_bits(slope) / variance
     return RateDistortion(
-        distortion * variance, nats_to_bits(upper), nats_to_bits(lower), slope, variance, entropy
+        distortion * variance,
+        nats_to_bits(upper),
+        nats_to_bits(slope) / variance,
+        nats_to_bits(intercept),
+        variance,
+        entropy,
     )
 
 
 def _certify(x: Array, p: Array, s: float) -> tuple[float, float, float, float]:
-    """(D, I, slope, a) such that I(X; Y) achieves D, and R(D') >= a - slope D' for every D' (nats).
+    """(D, I, slope, a) such that I(X; Y) achieves D, and R(D') ≥ a − slope·D' for every D' (nats).
 
     **Upper.**  X = x + e, where x is the centroid of the bin and e what the bin hides, E[e | x] = 0.  The
-    channel q(y) K(x, y) / Z(x), read as y' = E[x | y], has D = E(x - y')^2 + E e^2 exactly.
+    channel q(y)·K(x, y) / Z(x), read as y' = E[x | y], has D = E(x − y')² + E e² exactly.
 
-    **Lower.**  For any function l(x) > 0, R(D) >= E log l(X) - s D - log sup_y E[l(X) K(X, y)], the
-    supremum being over all real y.  With l = 1/Z, c(y) = E[l(X) K(X, y)] and -E log Z - log sup c this is
+    **Lower.**  For any function l(x) > 0, R(D) ≥ E ln l(X) − s·D − ln sup_y E[l(X)·K(X, y)], the
+    supremum being over all real y.  With l = 1/Z, c(y) = E[l(X)·K(X, y)] and −E ln Z − ln sup c this is
     Blahut's bound.  Here l is lowered, to l(x) / m(x), only where c exceeds 1 nearby: if m(x) is the largest
     c(y) with y in reach of x, every term of c(y) falls by c(y) or more, so the new c is at most 1; a sparse
     tail no longer spoils the whole.  Three things make it rigorous:
 
-    * between nodes a distance g apart, c cannot hide a peak: log c(y) + s y^2 is convex in y, a sum of
-      exponentials, so log c <= max at the two nodes + s g^2 / 4;
+    * between nodes a distance g apart, c cannot hide a peak: ln c(y) + s·y² is convex in y, a sum of
+      exponentials, so ln c ≤ max at the two nodes + s·g²/4;
     * what the cut-off of the kernel neglects is at most CUT_OFF;
-    * bins of a width w: E[K(X, y) | x] <= K(x, y) at the slope s' = s (1 - s w^2 / 2), by Hoeffding's lemma;
+    * bins of a width w: E[K(X, y) | x] ≤ K(x, y) at the slope s' = s·(1 − s·w²/2), by Hoeffding's lemma;
       so the whole computation, done at s', certifies the line of the steeper slope s.
     """
     x, p, width = _gather_for(x, p, s, BIN)
@@ -157,7 +162,7 @@ def _iterate(x: Array, p: Array, y: Array, q: Array, s: float) -> tuple[Array, A
 
 
 def _posterior(x: Array, p: Array, y: Array, q: Array, s: float) -> tuple[Array, ...]:
-    """y, q, Z(x) and sum_x p(x) q(y|x) (x - y)^k, k = 0, 1, 2, with q(y|x) = q(y) K(x, y) / Z(x).
+    """y, q, Z(x) and Σ_x p(x)·q(y|x)·(x − y)^k, k = 0, 1, 2, with q(y|x) = q(y)·K(x, y) / Z(x).
 
     Points that no value uses are dropped; a value that no point reaches is given a point of its own.
     """
@@ -196,7 +201,7 @@ def _posterior_sums(x: Array, p: Array, y: Array, q: Array, s: float) -> tuple[A
 
 
 def _local_excess(x: Array, p: Array, Z: Array, s: float, spacing: float) -> float:
-    """E log m(X), where c(y) / m <= 1 at all nodes y in reach of x; nodes ``spacing``/sqrt(s) apart (nats).
+    """E ln m(X), where c(y)/m ≤ 1 at all nodes y in reach of x; nodes ``spacing``/√s apart (nats).
 
     A first pass with a short reach smooths c, so that the second, which makes it safe, costs little.  Beyond
     the outermost values c only falls.  Gaps that no kernel spans are closed first: only differences of values
@@ -216,10 +221,10 @@ def _local_excess(x: Array, p: Array, Z: Array, s: float, spacing: float) -> flo
 
 @njit(cache=True, nogil=True)
 def _sums_at_nodes(x: Array, weights: Array, nearest: Array, spacing: float) -> Array:
-    """sum_i w_i exp(-(x_i - k spacing)^2) at the nodes k = 0, 1, ... up to the last value, cut beyond REACH.
+    """Σ_i w_i·exp(−(x_i − k·spacing)²) at the nodes k = 0, 1, … up to the last value, cut beyond REACH.
 
-    With g the spacing and d = x_i - k g at the nearest node k, the term of node k + j is exp(-(d - j g)^2) =
-    exp(-d^2) exp(2 d g)^j exp(-(j g)^2): the last factor is a table, the second a product carried along.
+    With g the spacing and d = x_i − k·g at the nearest node k, the term of node k + j is exp(−(d − j·g)²) =
+    exp(−d²)·exp(2dg)^j·exp(−(jg)²): the last factor is a table, the second a product carried along.
     """
     last, far = nearest[-1] + 1, int(np.ceil(REACH / spacing)) + 2
     table = np.exp(-((np.arange(far + 1) * spacing) ** 2))
@@ -247,6 +252,6 @@ def _gather(x: Array, p: Array, width: float) -> tuple[Array, Array]:
 
 
 def _gather_for(x: Array, p: Array, s: float, width: float) -> tuple[Array, Array, float]:
-    """Bins of ``width``/sqrt(2s), rounded down to a power of 2, so that bins nest; and that width."""
+    """Bins of ``width``/√(2s), rounded down to a power of 2, so that bins nest; and that width."""
     width = 2.0 ** np.floor(np.log2(width / np.sqrt(2 * s)))
     return *_gather(x, p, width), width

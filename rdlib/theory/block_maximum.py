@@ -52,10 +52,12 @@ def gaussian_block_density(u: np.ndarray | float, size: int) -> np.ndarray | flo
         the shape of ``u``; 0 beyond ±1.
 
     Raises:
-        ValueError: ``size`` is less than 2.
+        ValueError: ``size`` is less than 2, or ``u`` is NaN.
     """
     m, weight = _largest_of(size)
     u = np.asarray(u, float)
+    if np.isnan(u).any():
+        raise ValueError("u is NaN")
     inside = (weight * m * _phi(m * u[..., None])).sum(axis=-1)
     return np.where(np.abs(u) <= 1, inside, 0.0)[()]
 
@@ -110,5 +112,5 @@ def _phi(x: np.ndarray) -> np.ndarray:
 
 
 def _check_size(size: int, least: int) -> None:
-    if size < least:
+    if not size >= least:
         raise ValueError(f"A block holds at least {least} weights here, not {size}.")

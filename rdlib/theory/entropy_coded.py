@@ -11,7 +11,7 @@ class EntropyCodedUniform(NamedTuple):
     """A uniform grid on the unit Gaussian: entropy, and mean squared error with either reconstruction.
 
     Attributes:
-        step: of the grid; the cells are (k - 1/2) step ... (k + 1/2) step.
+        step: of the grid; the cells are (k − ½)·step … (k + ½)·step.
         rate: entropy of the index, bits per weight.
         midpoint: D if a cell is decoded to its middle.
         centroid: D if a cell is decoded to the mean of the source in it.
@@ -24,23 +24,23 @@ class EntropyCodedUniform(NamedTuple):
 
 
 def entropy_coded_uniform(step: float) -> EntropyCodedUniform:
-    """H = -sum p log2 p, D = sum of E[(X - y)^2; cell] over the cells of a uniform grid on the unit Gaussian.
+    """H = −Σ p·log₂ p, D = Σ E[(X − y)²; cell] over the cells of a uniform grid on the unit Gaussian.
 
-    Exact: with a, b the ends of a cell, its mass is Phi(b) - Phi(a) and its first moment phi(a) - phi(b).  So
-    D = 1 - 2 sum y m + sum y^2 p for midpoints y, and 1 - sum m^2 / p for centroids.
+    Exact: with a, b the ends of a cell, its mass is Φ(b) − Φ(a) and its first moment φ(a) − φ(b).  So
+    D = 1 − 2·Σ ym + Σ y²p for midpoints y, and 1 − Σ m²/p for centroids.
 
     Args:
         step: > 0.
 
     Raises:
-        ValueError: if ``step`` is not positive.
+        ValueError: if ``step`` is not positive and finite.
 
     References:
         Goblick and Holsinger, Analog source digitization: a comparison of theory and practice, IEEE Trans.
         Inf. Theory 13 (1967); Gish and Pierce (1968), doi:10.1109/TIT.1968.1054193.
     """
-    if not step > 0:
-        raise ValueError(f"step {step} must be positive")
+    if not 0 < step < np.inf:
+        raise ValueError(f"step {step} must be positive and finite")
     y = step * np.arange(1, np.ceil(12 / step) + 1)  # the cells right of the middle one; the left are alike
     a, b = y - step / 2, y + step / 2
     p = ndtr(-a) - ndtr(-b)
@@ -56,7 +56,7 @@ def entropy_coded_uniform_at(rate: float) -> EntropyCodedUniform:
     """The same, with the step at which H = ``rate``.
 
     Args:
-        rate: 1e-6 ... 16 bits per weight.
+        rate: 1e-6 … 16 bits per weight.
 
     Raises:
         ValueError: if the rate is outside this range.

@@ -14,32 +14,27 @@ def nats_to_bits(nats: Array | float) -> Array | float:
 
 
 def bits_to_nats(bits: Array | float) -> Array | float:
-    """Nats from bits: nats = bits ln 2."""
+    """Nats from bits: nats = bits · ln 2."""
     return bits / BITS_PER_NAT
 
 
 def to_db(ratio: Array | float) -> Array | float:
-    """10 log10(ratio), for ratios of powers such as variance / MSE; -inf for a ratio of 0."""
+    """10·log₁₀(ratio), for ratios of powers such as variance / MSE; −∞ for a ratio of 0."""
     with np.errstate(divide="ignore"):
         return 10 * np.log10(ratio)
 
 
-def from_db(db: Array | float) -> Array | float:
-    """10^(db / 10), the inverse of `to_db`."""
-    return 10 ** (np.asarray(db, float) / 10)[()]
-
-
 def gaussian_rate(D: Array | float, variance: Array | float = 1.0) -> Array | float:
-    """R(D) = log2(variance / D) / 2, or 0 where D >= variance: the Gaussian source, bits per weight.
+    """R(D) = ½·log₂(σ²/D), or 0 where D ≥ σ²: the Gaussian source, bits per weight.
 
     Of all sources with this variance it is the hardest, so that R(D) suffices for any of them.
 
     Args:
-        D: mean squared error >= 0, any shape; R(0) is infinite, unless the variance is 0 as well.
-        variance: >= 0, broadcast against ``D``.
+        D: mean squared error ≥ 0, any shape; R(0) is infinite, unless σ² is 0 as well.
+        variance: σ² ≥ 0, broadcast against ``D``.
 
     Raises:
-        ValueError: if ``D`` or ``variance`` is negative.
+        ValueError: if ``D`` or ``variance`` is negative or NaN.
 
     References:
         Shannon, A mathematical theory of communication, Bell Syst. Tech. J. 27 (1948), theorem 22,
@@ -53,14 +48,14 @@ def gaussian_rate(D: Array | float, variance: Array | float = 1.0) -> Array | fl
 
 
 def gaussian_distortion(R: Array | float, variance: Array | float = 1.0) -> Array | float:
-    """D(R) = variance 2^(-2R): the Gaussian source, mean squared error.
+    """D(R) = σ²·2^(−2R): the Gaussian source, mean squared error.
 
     Args:
-        R: bits per weight >= 0, any shape.
-        variance: >= 0, broadcast against ``R``.
+        R: bits per weight ≥ 0, any shape.
+        variance: σ² ≥ 0, broadcast against ``R``.
 
     Raises:
-        ValueError: if ``R`` or ``variance`` is negative.
+        ValueError: if ``R`` or ``variance`` is negative or NaN.
 
     References:
         Shannon (1948), theorem 22, doi:10.1002/j.1538-7305.1948.tb00917.x.
@@ -69,8 +64,13 @@ def gaussian_distortion(R: Array | float, variance: Array | float = 1.0) -> Arra
 
 
 def at_least_zero(a: Array | float, name: str) -> Array:
-    """``a`` as float64; a ValueError names the offender if anything in it is negative."""
+    """``a`` as float64.
+
+    Raises:
+        ValueError: a number in ``a`` is negative or NaN; the message shows it behind ``name``.
+    """
     a = np.asarray(a, float)
-    if (a < 0).any():
-        raise ValueError(f"{name} {a.min()} is negative")
+    refused = a[~(a >= 0)]
+    if refused.size:
+        raise ValueError(f"{name} {refused[0]} is {'NaN' if np.isnan(refused[0]) else 'negative'}")
     return a

@@ -5,7 +5,8 @@ counts λ_i-fold.  That is a Gaussian source with components of variance σ²λ_
 of H.  For weights that are Gaussian and independent no code passes it, whatever its feedback; real weights may be
 below it where their rows or columns differ in power or their tails are heavy, which σ² does not tell.
 
-Source: Kolmogorov 1956, doi:10.1109/TIT.1956.1056823; for layers, Lifar et al. 2026 (WaterSIC), arXiv:2603.04956.
+References:
+    Kolmogorov 1956, doi:10.1109/TIT.1956.1056823; for layers, Lifar et al. 2026 (WaterSIC), arXiv:2603.04956.
 """
 
 import numpy as np
@@ -18,8 +19,21 @@ Array = np.ndarray
 
 
 def spectrum(H: Array) -> Array:
-    """Eigenvalues λ of H, ascending, (in,); those below 0 by rounding are 0."""
-    return np.maximum(np.linalg.eigvalsh(np.asarray(H, np.float64)), 0)
+    """The eigenvalues λ of H, ascending; those below 0 by rounding are 0.
+
+    Args:
+        H: E[x xᵀ] of the inputs of a layer, (in, in).
+
+    Returns:
+        (in,), float64.
+
+    Raises:
+        ValueError: if H is not square or holds NaN or Inf.
+    """
+    H = np.asarray(H, np.float64)
+    if H.ndim != 2 or H.shape[0] != H.shape[1] or not np.isfinite(H).all():
+        raise ValueError(f"H of shape {H.shape} must be square and finite")
+    return np.maximum(np.linalg.eigvalsh(H), 0)
 
 
 def output_rate(spectrum: Array, D: Array | float, variance: float = 1.0) -> Array | float:
@@ -31,18 +45,31 @@ def output_rate(spectrum: Array, D: Array | float, variance: float = 1.0) -> Arr
         variance: σ² of the weights, their mean square.
 
     Raises:
-        ValueError: if an eigenvalue, the variance or ``D`` is negative.
+        ValueError: if an eigenvalue, the variance or ``D`` is negative or NaN.
     """
-    return water_filling(variance * spectrum, np.asarray(D, float) / len(spectrum)).rate
+    return water_filling(
+        at_least_zero(variance, "variance") * at_least_zero(spectrum, "eigenvalue"),
+        np.asarray(D, float) / len(spectrum),
+    ).rate
 
 
 def output_distortion(spectrum: Array, R: Array | float, variance: float = 1.0) -> Array | float:
     """The inverse of :func:`output_rate`: the least tr(E H Eᵀ) / out for R bits per weight.
 
+    Args:
+        spectrum: eigenvalues λ of H, (in,).
+        R: bits per weight ≥ 0, any shape.
+        variance: σ² of the weights, their mean square.
+
     Raises:
-        ValueError: if an eigenvalue, the variance or ``R`` is negative.
+        ValueError: if an eigenvalue, the variance or ``R`` is negative or NaN.
     """
-    return len(spectrum) * water_filling_at_rate(variance * spectrum, R).distortion
+    return (
+        len(spectrum)
+        * water_filling_at_rate(
+            at_least_zero(variance, "variance") * at_least_zero(spectrum, "eigenvalue"), R
+        ).distortion
+    )
 
 
 def det_distortion(spectrum: Array, R: Array | float, variance: float = 1.0) -> Array | float:
@@ -50,8 +77,13 @@ def det_distortion(spectrum: Array, R: Array | float, variance: float = 1.0) -> 
 
     It depends on H by its determinant only, which no rotation changes; 0 where H is singular.
 
+    Args:
+        spectrum: eigenvalues λ of H, (in,).
+        R: bits per weight ≥ 0, any shape.
+        variance: σ² of the weights, their mean square.
+
     Raises:
-        ValueError: if the variance or ``R`` is negative.
+        ValueError: if an eigenvalue, the variance or ``R`` is negative or NaN.
     """
     with np.errstate(divide="ignore"):
         power = np.exp(np.log(at_least_zero(spectrum, "eigenvalue")).mean())
@@ -72,10 +104,15 @@ def sample_size_bias(inputs: int, tokens: int) -> float:
     Returns:
         Bits per weight; −∞ where there are fewer tokens than inputs, because Ĥ is then singular.
 
+    Raises:
+        ValueError: if either is less than 1.
+
     References:
         Bartlett's decomposition of a Wishart matrix, e.g. Anderson, An Introduction to Multivariate Statistical
         Analysis, 3rd edition (2003), theorem 7.5.3.
     """
+    if not (inputs >= 1 and tokens >= 1):
+        raise ValueError(f"{inputs} inputs and {tokens} tokens must be at least 1")
     if tokens < inputs:
         return -np.inf
     i = np.arange(inputs)

@@ -12,38 +12,38 @@ class RateDistortion:
     """R(D) of one source, between an upper and a lower bound, at every distortion and at every rate.
 
     The k computed points are joined without losing rigour, by three facts: R is convex, R(variance) = 0 and
-    R(0) = H(X); the lines below R stay below it; and R(D) + log2(D) / 2 never decreases with D, because the
-    error that a code leaves can be described further, to D' < D, with at most log2(D / D') / 2 bits.
+    R(0) = H(X); the lines below R stay below it; and R(D) + ½·log₂ D never decreases with D, because the
+    error that a code leaves can be described further, to D' < D, with at most ½·log₂(D/D') bits.
 
     Attributes:
         distortion: (k,) mean squared errors, from the steepest slope to the flattest: ascending.
         upper: (k,) rates achieved there, bits per value.
-        lower: (k,) rates below which no code gets there, bits per value.
-        slope: (k,) -dR/dD of the line through (distortion, lower) below the curve, bits per unit MSE.
+        slope: (k,) s of the certified lines R(D) ≥ a − s·D below the whole curve, bits per unit MSE.
+        intercept: (k,) their a, bits per value.
         variance: of the source; there the rate is 0.
         entropy: H(X) in bits per value; at that rate the distortion is 0.
     """
 
     distortion: Array
     upper: Array
-    lower: Array
     slope: Array
+    intercept: Array
     variance: float
     entropy: float
 
     @property
-    def gap(self) -> Array:
-        """The width upper - lower at the computed points, shape (k,), bits."""
-        return self.upper - self.lower
+    def lower(self) -> Array:
+        """(k,) a − s·D at the computed points, and ≥ 0: rates below which no code gets there, bits per value."""
+        return np.maximum(self.intercept - self.slope * self.distortion, 0)
 
     def rate_upper(self, D: Array | float) -> Array | float:
-        """R(D) <= the chords, and R_i + log2(D_i / D)^+ / 2: a rate that suffices for ``D``, bits per value.
+        """R(D) ≤ the chords, and R_i + ½·log₂⁺(D_i/D): a rate that suffices for ``D``, bits per value.
 
         Args:
-            D: mean squared error >= 0, any shape.
+            D: mean squared error ≥ 0, any shape.
 
         Raises:
-            ValueError: if a distortion is negative.
+            ValueError: if a distortion is negative or NaN.
         """
         D = at_least_zero(D, "distortion")
         points, rates = self._achieved()
@@ -51,16 +51,16 @@ class RateDistortion:
         return np.minimum(refined.min(axis=-1), np.interp(D, points, rates))[()]
 
     def rate_lower(self, D: Array | float) -> Array | float:
-        """R(D) >= 0, the lines, and L_i - log2(D / D_i)^+ / 2: no code within ``D`` has less, bits per value.
+        """R(D) ≥ 0, the lines, and L_i − ½·log₂⁺(D/D_i): no code within ``D`` has less, bits per value.
 
         Args:
-            D: mean squared error >= 0, any shape.
+            D: mean squared error ≥ 0, any shape.
 
         Raises:
-            ValueError: if a distortion is negative.
+            ValueError: if a distortion is negative or NaN.
         """
         D = at_least_zero(D, "distortion")[..., None]
-        lines = self.lower + self.slope * (self.distortion - D)
+        lines = self.intercept - self.slope * D
         unrefined = self.lower - gaussian_rate(self.distortion, np.maximum(D, self.distortion))
         return np.maximum(lines, unrefined).max(axis=-1, initial=0.0)[()]
 
@@ -68,10 +68,10 @@ class RateDistortion:
         """The inverse of `rate_upper`: a mean squared error that ``R`` bits per value suffice for.
 
         Args:
-            R: bits per value >= 0, any shape.
+            R: bits per value ≥ 0, any shape.
 
         Raises:
-            ValueError: if a rate is negative.
+            ValueError: if a rate is negative or NaN.
         """
         R = at_least_zero(R, "rate")
         points, rates = self._achieved()
@@ -82,13 +82,13 @@ class RateDistortion:
         """The inverse of `rate_lower`: no code of ``R`` bits per value has a smaller mean squared error.
 
         Args:
-            R: bits per value >= 0, any shape.
+            R: bits per value ≥ 0, any shape.
 
         Raises:
-            ValueError: if a rate is negative.
+            ValueError: if a rate is negative or NaN.
         """
-        spare = self.lower - at_least_zero(R, "rate")[..., None]
-        lines = self.distortion + spare / self.slope
+        R = at_least_zero(R, "rate")[..., None]
+        lines, spare = (self.intercept - R) / self.slope, self.lower - R
         unrefined = np.where(spare > 0, self.distortion * 4.0 ** np.maximum(spare, 0), 0.0)
         return np.maximum(lines, unrefined).max(axis=-1, initial=0.0)[()]
 

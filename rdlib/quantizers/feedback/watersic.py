@@ -137,13 +137,15 @@ class SuccessiveCancellation(Quantizer):
             return 0.0
         step = 2.0 ** (2.05 - self.bits - spacing.mean() / OCTAVE)  # h(N(0, 1)) is 2.05 bits
         slope = 1.0  # bits an octave
-        low, high = 0.0, np.inf
+        low, high, at_high = 0.0, np.inf, -1.0
         for _ in range(ROUNDS):
             rate = self._rate(self._cancelled(some, U, _spacings(spacing, step))[0])
             excess = rate - self.bits
             if abs(excess) < 3e-3:
                 break
-            low, high = (step, high) if excess > 0 else (low, step)
+            if excess < 0 and rate <= at_high:  # few weights have few symbols, however small the step
+                return high
+            low, high, at_high = (step, high, at_high) if excess > 0 else (low, step, rate)
             moved = step * 2.0 ** np.clip(excess / slope, -4, 4)
             step = float(moved) if low < moved < high else float(np.sqrt(low * high))
         return step

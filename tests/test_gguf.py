@@ -1,0 +1,392 @@
+"""GGUF: every type bit for bit, every field priced, a Llama under its own names, files that contradict themselves."""
+
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, quants
+from gguf_files import (
+    CONFIG,
+    in_file,
+    llama_tensors,
+    permuted,
+    random_blocks,
+    tokenizer_metadata,
+    write_llama,
+)
+
+from rdlib.checkpoints.gguf import GGUFDecoder
+from rdlib.checkpoints.lossless import entropies
+from rdlib.code.code import Code, Stream
+from rdlib.models.gguf import GGUF, TYPES, GGUFModel, named_type
+from rdlib.models.gguf.configuration import llama3_factors
+from rdlib.models.gguf.fields import joined, strided, words
+from rdlib.models.gguf.names import unpermuted
+
+KINDS = pytest.mark.parametrize("kind", TYPES.values(), ids=lambda kind: kind.method)
+
+
+def theirs(kind) -> GGMLQuantizationType:
+    return GGMLQuantizationType[kind.method]
+
+
+# --- types ----------------------------------------------------------------------------------------------------
+
+
+def test_all_types_of_weights_are_read():
+    decoded = {t.name for t in quants._type_traits} | {"F32", "F16"}
+    assert {kind.method for kind in TYPES.values()} == decoded
+
+
+@KINDS
+def test_number_and_size_are_those_of_the_package(kind):
+    assert TYPES[theirs(kind).value] is kind is named_type(kind.method)
+    assert (kind.size, kind.bytes) == GGML_QUANT_SIZES[theirs(kind)]
+
+
+@KINDS
+@pytest.mark.parametrize("seed", range(3))
+def test_any_bytes_are_decoded_as_the_package_decodes_them(kind, seed):
+    rows = np.random.default_rng(seed).integers(0, 256, (64, 5 * kind.bytes), dtype=np.uint8)
+    with np.errstate(all="ignore"):
+        expected = quants.dequantize(rows, theirs(kind))
+    decoded, reused = kind.weights(rows), np.full((64, 5 * kind.size), 7, np.float32)
+    assert kind.weights(rows, reused) is reused
+    for ours in (decoded, reused):
+        nan = np.isnan(expected)
+        assert np.array_equal(np.isnan(ours), nan)
+        assert np.array_equal(ours[~nan].view(np.uint32), expected[~nan].view(np.uint32))
+
+
+@KINDS
+def test_every_bit_of_a_block_belongs_to_one_field(kind):
+    seen = np.zeros(8 * kind.bytes, int)
+    for field in kind.fields.values():
+        for positions, width in field.parts:
+            for bit in range(width):
+                np.add.at(seen, positions + bit, 1)
+    assert (seen == 1).all()
+
+
+@KINDS
+def test_code_decodes_to_the_same_at_the_price_of_the_file(kind):
+    columns = max(kind.size, 64) * 2
+    rows = random_blocks(theirs(kind), 6, columns)
+    if rows.dtype != np.uint8:
+        rows = rows.view(np.uint8)
+    decoder = GGUFDecoder(kind)
+    code = decoder.encoded(rows)
+    assert code.bits == 8 * rows.size and code.shape == (6, columns)
+    assert code.rate == pytest.approx(decoder.bits)
+    again = Code.from_bytes(code.to_bytes())
+    assert np.array_equal(decoder.decode(again), kind.weights(rows))
+    for name, rate in entropies(code).items():
+        assert 0 <= rate <= code.rates[name] + 1e-9
+
+
+@KINDS
+def test_types_travel_to_other_processes(kind):
+    assert pickle.loads(pickle.dumps(kind)) is kind
+    assert pickle.loads(pickle.dumps(GGUFDecoder(kind))) == GGUFDecoder(kind)
+
+
+def test_rows_that_are_no_whole_blocks_are_refused():
+    with pytest.raises(ValueError, match="Rows of 100 weights are no whole blocks of Q4_K, of 256"):
+        named_type("Q4_K").row_bytes(100)
+
+
+def test_codes_of_another_type_are_refused():
+    rows = random_blocks(GGMLQuantizationType.Q4_0, 4, 64)
+    code = GGUFDecoder(named_type("Q4_0")).encoded(rows)
+    for kind in ("Q4_1", "Q8_0", "Q4_K"):
+        with pytest.raises(ValueError, match="not those of GGUF"):
+            GGUFDecoder(named_type(kind)).decode(code)
+    wide = Code(code.shape, dict(code.streams) | {"index": Stream.fixed(code["index"], 17)})
+    with pytest.raises(ValueError, match="'index' is in the format"):
+        GGUFDecoder(named_type("Q4_0")).decode(wide)
+
+
+def test_fields_that_cross_bytes():
+    blocks = np.random.default_rng(0).integers(0, 256, (5, 16), dtype=np.uint8)
+    whole = [int.from_bytes(block.tobytes(), "little") for block in blocks]
+    for bits in (1, 3, 7, 9, 13, 16, 23, 32):
+        count = 128 // bits
+        expected = [[w >> bits * i & (1 << bits) - 1 for i in range(count)] for w in whole]
+        assert np.array_equal(words(0, count, bits).read(blocks), expected)
+    both = joined(words(0, 8, 4), strided(8, 8, 2, 2)).read(blocks)
+    low, high = words(0, 8, 4).read(blocks), strided(8, 8, 2, 2).read(blocks)
+    assert np.array_equal(both, low | high << 4)
+
+
+def test_entropy_of_a_field_is_that_of_its_symbols():
+    index = np.repeat(np.arange(4, dtype=np.uint8), 8).reshape(4, 8)
+    code = Code((4, 8), {"index": Stream.fixed(index, 16), "scale": Stream.floats(np.ones((4, 1)))})
+    assert entropies(code) == {"index": 2.0, "scale": 0.0}
+
+
+# --- a Llama --------------------------------------------------------------------------------------------------
+
+
+def test_tensors_have_their_names_and_the_order_of_their_rows(tmp_path):
+    tensors = llama_tensors()
+    model = GGUFModel(write_llama(tmp_path / "a.gguf", tensors))
+    assert model.names == sorted(tensors)
+    for name, tensor in tensors.items():
+        assert np.array_equal(model.tensor(name), tensor), name
+
+
+def test_mixed_types_are_decoded_as_the_package_decodes_them(tmp_path):
+    tensors = llama_tensors(tied=False)
+    kinds = [kind.method for kind in TYPES.values()]
+    names = [name.removesuffix(".weight") for name, t in in_file(tensors).items() if t.ndim == 2]
+    model = GGUFModel(write_llama(tmp_path / "a.gguf", tensors, dict(zip(names, kinds, strict=False))))
+    assert {model.info(name).type.method for name in model.names} >= set(kinds[: len(names)])
+    reader = {tensor.name: tensor for tensor in GGUFReader(model.gguf.path).tensors}
+    for name in model.names:
+        info = model.info(name)
+        expected = quants.dequantize(reader[info.name].data, reader[info.name].tensor_type).reshape(
+            info.shape
+        )
+        decoded = model.tensor(name)
+        heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
+        assert np.array_equal(permuted(decoded, heads) if heads else decoded, expected), name
+
+
+def test_unpermuting_undoes_the_converter():
+    W = np.random.default_rng(0).standard_normal((24, 5))
+    assert np.array_equal(unpermuted(permuted(W, 3), 3), W)
+    with pytest.raises(ValueError, match="24 rows are not 5 heads"):
+        unpermuted(W, 5)
+
+
+def test_configuration(tmp_path):
+    config = GGUFModel(write_llama(tmp_path / "a.gguf", llama_tensors())).config
+    assert config["model_type"] == "llama" and config["tie_word_embeddings"] is True
+    assert (config["hidden_size"], config["intermediate_size"], config["vocab_size"]) == (256, 512, 260)
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (4, 2, 64)
+    assert config["rms_norm_eps"] == 1e-5 and config["rope_theta"] == 10000.0
+    untied = GGUFModel(write_llama(tmp_path / "b.gguf", llama_tensors(tied=False))).config
+    assert untied["tie_word_embeddings"] is False
+
+
+def test_the_network_is_transformers_own(tmp_path):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tensors = llama_tensors(tied=False)
+    folder = write_llama(tmp_path / "a.gguf", tensors, metadata=tokenizer_metadata()).parent
+    model = GGUFModel(folder / "a.gguf")
+    ours = LlamaForCausalLM(LlamaConfig(**model.config)).eval()
+    ours.load_state_dict({name: torch.tensor(model.tensor(name)) for name in model.names})
+    loaded = LlamaForCausalLM.from_pretrained(folder, gguf_file="a.gguf", dtype=torch.float32).eval()
+    tokens = torch.arange(40)[None]
+    with torch.no_grad():
+        assert torch.equal(ours(tokens).logits, loaded(tokens).logits)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({"general.architecture": "gpt2"}, "architecture 'gpt2'; those that are read: llama"),
+        ({"llama.attention.head_count": [4, 4]}, r"says llama.attention.head_count = \[4, 4\]"),
+        ({"llama.embedding_length": 0}, "says llama.embedding_length = 0"),
+        ({"llama.rope.dimension_count": 32}, "llama.rope.dimension_count = 32, but heads are of 64"),
+        ({"llama.rope.scaling.type": "longrope"}, "scales rotary embedding by 'longrope'"),
+    ],
+)
+def test_what_is_no_plain_llama_is_refused(tmp_path, metadata, sentence):
+    fixed = {"llama.attention.key_length": 64}
+    model = GGUFModel(write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=fixed))
+    model.gguf.files[0].metadata.update(metadata)
+    with pytest.raises(ValueError, match=sentence):
+        _ = model.config
+
+
+def test_tensors_that_no_llama_has_are_refused(tmp_path):
+    path = write_llama(tmp_path / "a.gguf", llama_tensors())
+    path.write_bytes(path.read_bytes().replace(b"blk.1.ffn_up.", b"blk.1.ffn_ux."))
+    with pytest.raises(
+        ValueError, match=r"1 tensors that are not understood, such as blk\.1\.ffn_ux\.weight"
+    ):
+        GGUFModel(path)
+
+
+def test_scaling_of_llama_3_is_recognised_from_its_factors(tmp_path):
+    import torch
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    factors = llama3_factors(5e5, 64, 8.0, 1.0, 4.0, 8192)
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    config = LlamaConfig(
+        rope_theta=5e5, head_dim=64, hidden_size=256, num_attention_heads=4, rope_scaling=scaling
+    )
+    frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    plain = 5e5 ** (-np.arange(0, 64, 2) / 64)
+    assert np.allclose(plain / factors, frequencies.numpy(), rtol=1e-5)
+    assert torch.is_tensor(frequencies)
+
+
+# --- the tokenizer --------------------------------------------------------------------------------------------
+
+
+def tokens_of(tmp_path: Path, text: str, **more: object) -> list[str]:
+    path = write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=tokenizer_metadata(**more))
+    tokenizer = GGUFModel(path).tokenizer
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    return tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_tokenizer_merges_bytes(tmp_path):
+    assert tokens_of(tmp_path, "the 12") == ["the", "Ġ", "12"]
+    assert tokens_of(tmp_path, "é") == ["Ã", "©"]
+
+
+def test_digits_are_split_where_the_file_says_so(tmp_path):
+    """Transformers 5.23 does not know this name, and merges digits without a word."""
+    assert tokens_of(tmp_path, "the 12", pre="smollm") == ["the", "Ġ", "1", "2"]
+
+
+def test_special_tokens_stay_whole_and_begin_a_text_where_the_file_says_so(tmp_path):
+    assert tokens_of(tmp_path, "the", add_bos_token=True) == ["<|end|>", "the"]
+    path = write_llama(tmp_path / "b.gguf", llama_tensors(), metadata=tokenizer_metadata())
+    tokenizer = GGUFModel(path).tokenizer
+    assert tokenizer("the<|end|>")["input_ids"] == [257, 259]
+    assert tokenizer.eos_token == "<|end|>" and len(tokenizer) == CONFIG["vocabulary"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({}, "no tokenizer that is read: its kind is None"),
+        (tokenizer_metadata(pre="my-own"), "splits text as 'my-own' does"),
+        (tokenizer_metadata(model="rwkv"), "its kind is 'rwkv'"),
+        (tokenizer_metadata(bos_token_id=900), "cannot be rebuilt"),
+        (tokenizer_metadata(merges=["t"]), "cannot be rebuilt"),
+    ],
+)
+def test_tokenizers_that_are_not_understood_are_refused(tmp_path, metadata, sentence):
+    model = GGUFModel(write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=metadata))
+    with pytest.raises(ValueError, match=sentence):
+        _ = model.tokenizer
+
+
+# --- the container --------------------------------------------------------------------------------------------
+
+
+def test_metadata_of_all_types(tmp_path):
+    values = {"a": True, "b": 7, "c": 0.5, "d": "é", "e": [1, 2, 3], "f": ["x", ""], "g": [0.25]}
+    gguf = GGUF(write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=values))
+    assert {key: gguf.metadata[key] for key in values} == values
+
+
+def test_other_alignment(tmp_path):
+    tensors = llama_tensors()
+    path = write_llama(tmp_path / "a.gguf", tensors, metadata={"general.alignment": 256})
+    model = GGUFModel(path)
+    assert all(model.info(name).offset % 256 == 0 for name in model.names)
+    assert all(np.array_equal(model.tensor(name), tensors[name]) for name in model.names)
+
+
+def test_split_files_are_one_model(tmp_path):
+    tensors = llama_tensors()
+    write_llama(tmp_path / "a.gguf", tensors, split_max_tensors=8)
+    files = sorted(tmp_path.glob("*.gguf"))
+    assert [file.name for file in files] == [f"a-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    for file in files:
+        model = GGUFModel(file)
+        assert model.names == sorted(tensors) and model.config["hidden_size"] == 256
+        assert all(np.array_equal(model.tensor(name), tensors[name]) for name in model.names)
+    files[0].rename(tmp_path / "b.gguf")
+    with pytest.raises(ValueError, match=r"b\.gguf is one of 3 files, but is not called"):
+        GGUF(tmp_path / "b.gguf")
+    with pytest.raises(ValueError, match=r"but a-00001-of-00003\.gguf is missing"):
+        GGUF(files[1])
+    files[0].write_bytes(files[1].read_bytes())
+    with pytest.raises(ValueError, match="is part 1 of 3, where part 0 of 3 should be"):
+        GGUF(files[2])
+
+
+def test_files_cut_short_are_refused(tmp_path):
+    path = write_llama(tmp_path / "a.gguf", llama_tensors(), "Q8_0", tokenizer_metadata())
+    whole, short = path.read_bytes(), tmp_path / "b.gguf"
+    lengths = [*range(0, 200), *np.linspace(200, len(whole) - 1, 100).astype(int)]
+    for length in lengths:
+        short.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"b\.gguf (is cut short|claims|cannot be read|is no GGUF file)"):
+            GGUF(short)
+
+
+def header(tensors: int, pairs: int, rest: bytes = b"", version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, pairs) + rest
+
+
+def pair(key: bytes, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key + struct.pack("<I", kind) + value
+
+
+def tensor(name: bytes, shape: list[int], kind: int, offset: int) -> bytes:
+    return struct.pack(f"<Q{len(name)}sI{len(shape)}QIQ", len(name), name, len(shape), *shape, kind, offset)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"PK\x03\x04" + bytes(60), "does not begin with 'GGUF'"),
+        (header(0, 0, version=1), "version 1: 2 and 3 are read"),
+        (header(0, 0, version=3 << 24), "its bytes are in the other order"),
+        (header(1 << 60, 0, bytes(99)), "claims 1152921504606846976 tensors"),
+        (header(0, 1 << 60, bytes(99)), "claims 1152921504606846976 keys"),
+        (
+            header(0, 1, pair(b"a", 9, struct.pack("<IQ", 4, 1 << 62)) + bytes(99)),
+            "numbers, which do not fit",
+        ),
+        (
+            header(0, 1, pair(b"a", 9, struct.pack("<IQ", 8, 1 << 62)) + bytes(99)),
+            "entries, which do not fit",
+        ),
+        (header(0, 1, pair(b"a", 8, struct.pack("<Q", 1 << 63)) + bytes(99)), "bytes of a string"),
+        (header(0, 1, pair(b"a", 8, struct.pack("<Q", 2) + b"\xff\xff")), "not UTF-8"),
+        (header(0, 1, pair(b"a", 77, bytes(9))), "a value of the type 77"),
+        (header(0, 1, pair(b"a", 9, struct.pack("<IQ", 9, 1) * 9)), "a value of the type 9"),
+        (header(0, 2, 2 * pair(b"a", 4, bytes(4))), "the key 'a' twice"),
+        (header(0, 1, pair(b"general.alignment", 4, struct.pack("<I", 7))), "general.alignment = 7"),
+        (header(1, 0, tensor(b"w", [], 0, 0) + bytes(99)), "w of a.gguf has 0 dimensions"),
+        (header(1, 0, tensor(b"w", [1 << 40, 1 << 40], 0, 0)), "has the shape"),
+        (header(1, 0, tensor(b"w", [0, 3], 0, 0)), "has the shape"),
+        (
+            header(1, 0, tensor(b"w", [100], 12, 0) + bytes(999)),
+            "w of a.gguf: Rows of 100 weights are no whole",
+        ),
+        (header(1, 0, tensor(b"w", [4], 0, 8) + bytes(999)), "begins at 8, no multiple of 32"),
+        (header(2, 0, tensor(b"w", [4], 0, 0) * 2 + bytes(999)), "the tensor 'w' twice"),
+        (
+            header(2, 0, tensor(b"w", [64], 0, 0) + tensor(b"v", [4], 0, 32) + bytes(999)),
+            "v of a.gguf begins within w",
+        ),
+        (header(1, 0, tensor(b"w", [1 << 30], 0, 0) + bytes(99)), "is cut short: w ends at byte"),
+    ],
+)
+def test_headers_that_contradict_themselves_are_refused(tmp_path, data, sentence):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=sentence):
+        GGUF(path)
+
+
+def test_tensors_of_types_that_are_not_read_are_named(tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(header(1, 0, tensor(b"w", [4], 26, 0) + bytes(999)))
+    with pytest.raises(ValueError, match=r"w of a\.gguf: GGUF's type 26 is not read"):
+        GGUF(path).rows("w")
+    with pytest.raises(ValueError, match="has no tensor 'x'"):
+        GGUF(path).rows("x")
