@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> None:
         import pandas as pd
 
         from rdlib.runs import experiment, notebook
-    root, name = Path(), given.experiment
+    root, name = Path(), given.experiment or "demo"
     try:
         if given.model is not None:
             name, steps = experiment.plan_model(root, given.model)
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     one = command(run).add_mutually_exclusive_group()
-    one.add_argument("experiment", nargs="?", default="demo", help="a file of params/ (default: %(default)s)")
+    one.add_argument("experiment", nargs="?", help="a file of params/ (default: demo)")
     one.add_argument("--model", help="all notebooks on this model: a folder, a hub id, or embedded")
     two = command(compare)
     two.add_argument("a", help="an experiment below build/, or any folder of one")

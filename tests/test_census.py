@@ -19,7 +19,8 @@ from random_checkpoint import write_checkpoint
 from safetensors.numpy import save_file
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.census import __main__ as command_line
+import rdlib.census
+from rdlib.__main__ import main
 from rdlib.census import census, sampled, stored_tensors, tensors
 from rdlib.census.grouped import GRANULARITIES, TABLES, rounded_to_float16
 from rdlib.census.rows import SCHEMA, tensor_rows
@@ -250,15 +251,14 @@ def test_cluster_gives_the_same_bytes_when_a_worker_dies(tmp_path):
 
 def test_an_interrupt_inside_compiled_code_is_an_interrupt(monkeypatch):
     """Found by a test that was interrupted there: numba raises a SystemError of it."""
-    monkeypatch.setattr(sys, "argv", ["rdlib.census", "embedded", "out"])
 
     def interrupted(*_):
         raise SystemError("returned a result with an exception set") from cause
 
-    monkeypatch.setattr(command_line, "census", interrupted)
+    monkeypatch.setattr(rdlib.census, "census", interrupted)
     cause = KeyboardInterrupt()
     with pytest.raises(SystemExit, match="the next run goes on from there"):
-        command_line.main()
+        main(["census", "embedded", "out"])
     cause = None
     with pytest.raises(SystemError):
-        command_line.main()
+        main(["census", "embedded", "out"])

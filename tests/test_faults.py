@@ -23,7 +23,7 @@ SERVER = """
 import os, resource, signal, sys, time
 from pathlib import Path
 import nbformat
-from rdlib.runs import experiment
+from rdlib.runs import experiment, fingerprint
 from rdlib.census import run as census
 
 def work(kind, *folders):
@@ -37,8 +37,9 @@ def work(kind, *folders):
     if kind == "census":
         census.census(folders[0], folders[1], jobs=1)
     else:
-        experiment.PACKAGE = Path(folders[0]) / "rdlib"
-        experiment.run(Path(folders[0]), "demo")
+        fingerprint.PACKAGE = Path(folders[0]) / "rdlib"
+        root = Path(folders[0])
+        experiment.run(root, "demo", experiment.plan(root, "demo"))
 
 for line in sys.stdin:
     delay, whole_group, *arguments = line.rstrip().split("|")
@@ -135,12 +136,11 @@ def test_a_census_survives_kills(server, tmp_path, tally):
 
 def project(root: Path, *cells: str) -> Path:
     """An experiment of two small notebooks, the first with these cells."""
-    for folder in ("notebooks", "params/demo", "rdlib/assets"):
+    for folder in ("notebooks", "params", "rdlib/assets"):
         (root / folder).mkdir(parents=True)
     make(root, "01_one", COUNT, TABLE, *cells)
     make(root, "02_two", COUNT, TABLE, FIGURE, name="line")
-    for name in ("01_one", "02_two"):
-        (root / f"params/demo/{name}.yaml").write_text("")
+    (root / "params/demo.yaml").write_text("")
     return root
 
 

@@ -28,11 +28,12 @@ BELOW: dict[str, set[str]] = {
     "functional": {"checkpoints", "code", "extras", "measure", "models", "network", "quantizers", "weights"},
     "allocation": {"code", "files", "models", "network", "quantizers", "weights"},
     "census": {
-        *("code", "files", "histogram", "measure", "models", "plot"),
+        *("code", "extras", "files", "histogram", "measure", "models", "plot"),
         *("quantizers", "statistics", "theory", "weights"),
     },
-    "explorer": {"code", "histogram", "measure", "models", "plot", "quantizers", "theory"},
-    "runs": {"files"},
+    "explorer": {"code", "extras", "histogram", "measure", "models", "plot", "quantizers", "theory"},
+    "runs": {"files", "models"},
+    "__main__": {"census", "extras", "runs"},
     "tools": {"files"},
 }
 
