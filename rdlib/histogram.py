@@ -96,6 +96,21 @@ def entropy_of(counts: np.ndarray) -> float:
     return float(-(p * np.log2(p)).sum()) + 0.0
 
 
+def occurrences(symbols: np.ndarray) -> np.ndarray:
+    """How often each integer occurs, in rising order, those between that do not occur included unless they are many.
+
+    Args:
+        symbols: integers of any shape.
+
+    Returns:
+        int64, (symbols,).
+    """
+    low, high = (int(symbols.min()), int(symbols.max())) if symbols.size else (0, 0)
+    if high - low > max(symbols.size, 1 << 16):
+        return np.unique(symbols, return_counts=True)[1]
+    return np.bincount(symbols.ravel() - low)  # no sorting
+
+
 @njit(parallel=True, cache=True)
 def _count_16_bit(patterns: np.ndarray, parts: int) -> np.ndarray:
     """How often each of the 65,536 bit patterns occurs."""

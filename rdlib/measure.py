@@ -1,6 +1,6 @@
 """One measured point: what a quantizer spends on a weight matrix and what error it makes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from rdlib.code.ans import ContextAns
-from rdlib.code.code import PAYLOAD, Code
-from rdlib.histogram import entropy_of
+from rdlib.code.ans import Ans, ContextAns
+from rdlib.code.code import PAYLOAD, Code, Stream
+from rdlib.histogram import Histogram, entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
 
@@ -80,10 +80,58 @@ def measure_code(W: np.ndarray, quantizer: Quantizer, code: Code, H: np.ndarray 
         sqnr_db=sqnr_db(mse, power),
         max_error=max_error,
         rel_max_error=_ratio(max_error, largest),
-        symbols=len(np.unique(code["index"])),
+        symbols=np.count_nonzero(occurrences(code["index"])),
         index_entropy=payload_entropy(code),
         output_mse=float("nan") if H is None else output_error(error, H),
     )
+
+
+def measure_values(histogram: Histogram, shape: tuple[int, int], quantizer: Quantizer, code: Code) -> Point:
+    """:func:`measure_code` of a whole matrix from the code of its distinct values.
+
+    Nothing is approximated but an entropy-coded index: it is not coded again, and its price is the ideal length
+    (:meth:`rdlib.code.ans.Ans.ideal_bits`).
+
+    Args:
+        histogram: of the matrix.
+        shape: of the matrix, (out, in).
+        quantizer: with one table of levels for the tensor.
+        code: (1, K), from :meth:`rdlib.quantizers.scalar.level_table.LevelTable.encode_values`.
+    """
+    index = code.streams["index"]
+    counts = np.bincount(code["index"][0], histogram.counts, index.format.size).astype(np.int64)
+    whole = Code(shape, dict(code.streams) | {"index": counted(index, shape, counts)})
+    error = histogram.values.astype(np.float64) - quantizer.decode(code)[0]
+    mse, max_error = histogram.mean_of(error**2), float(np.abs(error).max(initial=0))
+    return Point(
+        method=quantizer.method,
+        bits=quantizer.bits,
+        rate=whole.rate,
+        side_rate=whole.side_rate,
+        mse=mse,
+        nmse=_ratio(mse, histogram.variance),
+        sqnr_db=sqnr_db(mse, histogram.power),
+        max_error=max_error,
+        rel_max_error=_ratio(max_error, histogram.largest),
+        symbols=int((counts > 0).sum()),
+        index_entropy=entropy_of(counts),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Counted(Stream):
+    """A stream of which only the number of its symbols matters, or how often each occurs, for its price."""
+
+    counts: np.ndarray
+
+    @property
+    def bits(self) -> int:
+        return self.format.ideal_bits(self.counts) if isinstance(self.format, Ans) else super().bits
+
+
+def counted(stream: Stream, shape: tuple[int, int], counts: np.ndarray) -> Counted:
+    """A stream of this format in which each symbol occurs so often, in whatever order."""
+    return Counted(np.broadcast_to(np.zeros((), stream.array.dtype), shape), stream.format, counts)
 
 
 def output_error(E: np.ndarray, H: np.ndarray) -> float:
@@ -104,7 +152,7 @@ def payload_entropy(code: Code) -> float:
         array, form = code[name].ravel(), code.streams[name].format
         ends = np.cumsum(form.counts, dtype=np.int64) if isinstance(form, ContextAns) else [array.size]
         for run in np.split(array, ends[:-1]):
-            total += entropy_of(np.unique(run, return_counts=True)[1]) * run.size
+            total += entropy_of(occurrences(run)) * run.size
     return total / max(code.weights, 1)
 
 
@@ -124,6 +172,20 @@ def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:
 def sqnr_db(mse: float, power: float) -> float:
     """Signal to quantization-noise ratio 10·log₁₀(E[w²] / D) in dB; infinite where D = 0."""
     return float("inf") if mse == 0 else float(10 * np.log10(power / mse))
+
+
+def gap(rate: float, D: float, bound: Callable[[float], float]) -> float:
+    """R − R(D) in bits per weight: what a point spends above a bound at its own distortion.
+
+    NaN where the bound is infinite, as that of a density is at D = 0.
+
+    Args:
+        rate: R of the point.
+        D: of the point, in the unit of the bound.
+        bound: D → R(D); of bounds known between two sides, the lower one: the gap is then no smaller than it is.
+    """
+    least = float(bound(D))
+    return float(rate) - least if np.isfinite(least) else float("nan")
 
 
 def average_gap(curve: pd.DataFrame, reference: pd.DataFrame) -> float:

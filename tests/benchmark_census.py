@@ -127,9 +127,8 @@ def error(x: np.ndarray, decoded: np.ndarray) -> float:
 def our_sweep(W: np.ndarray) -> tuple[list[dict], np.ndarray]:
     """The same methods at the same rates, and one more."""
     levels = np.array([1 << b for b in BITS])
-    return scalar_points(histogram_of(W), BITS), uniform_errors(W.view(np.uint16), np.array(GROUPS), levels)[
-        0
-    ]
+    errors = uniform_errors(W.view(np.uint16), np.array(GROUPS), levels)[0]
+    return scalar_points(W, histogram_of(W), coded=False, bits=BITS), errors
 
 
 def least_error(W: np.ndarray, method: str, levels: int) -> float:

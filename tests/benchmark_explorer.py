@@ -16,9 +16,9 @@ import ml_dtypes
 import numpy as np
 
 from rdlib.explorer import CHOICES, Picture, Subject, with_clip
-from rdlib.explorer.distinct import is_scalar
 from rdlib.explorer.widget import table_of
 from rdlib.quantizers import Quantizer
+from rdlib.quantizers.scalar.level_table import has_level_table
 
 UPDATES = 20
 LIMIT = 0.1  # seconds, the median
@@ -42,7 +42,7 @@ def moves(quantizer: Quantizer) -> list[Quantizer]:
 def main() -> None:
     """Print the table and, where a path is given, write it as JSON; exit 1 where the limit is missed."""
     W = (np.random.default_rng(0).standard_t(5, SHAPE) * 0.02).astype(ml_dtypes.bfloat16)
-    families = {name: quantizer for name, quantizer in CHOICES.items() if is_scalar(quantizer)}
+    families = {name: quantizer for name, quantizer in CHOICES.items() if has_level_table(quantizer)}
     warm = Subject("warm", W[:8])
     warm.prepare(families.values())  # compile
     Picture(warm)

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from gguf_files import llama_tensors, tokenizer_metadata, write_llama
 from quantizer_list import ALL
 from safetensors.numpy import save, save_file
 from sources import heavy
@@ -33,8 +34,13 @@ from rdlib.code.code import Code, Stream
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.models.checkpoint import Checkpoint
+<<<<<<< HEAD
 from rdlib.runs.parameters import Parameter, chosen, read
 from rdlib.runs.values import ParameterError
+=======
+from rdlib.models.gguf import GGUFModel
+from rdlib.runs.parameters import Parameter, ParameterError, chosen
+>>>>>>> main
 
 NUMBERS = [
     b"0",
@@ -285,6 +291,41 @@ def _read_quantized(folder: Path, tensors: dict, config: dict) -> None:
         assert np.isfinite(checkpoint.tensor(layer)).all()
 
 
+SMALL = {
+    "embedding_length": 32,
+    "feed_forward_length": 32,
+    "block_count": 1,
+    "head_count": 2,
+    "head_count_kv": 1,
+    "vocabulary": 260,
+}
+
+
+def gguf(random: np.random.Generator, folder: Path) -> Iterator[Read]:
+    """A GGUF file, mostly its keys and the descriptions of its tensors: as tensors, configuration and tokenizer."""
+    tensors = llama_tensors(config=SMALL)
+    seed = write_llama(folder / "seed.gguf", tensors, "Q8_0", tokenizer_metadata(), config=SMALL).read_bytes()
+    vocabulary = seed.index(b"tokenizer.ggml.tokens"), seed.index(b"tokenizer.ggml.bos_token_id")
+    end = seed.index(b"blk.0.ffn_down.weight") + 100
+    while True:
+        begin, stop = [(0, vocabulary[0]), (vocabulary[1], end), vocabulary, (0, len(seed))][
+            random.integers(4)
+        ]
+        part = seed[begin:stop]
+        for _ in range(random.integers(1, 4)):
+            part = mutated(part, random) if random.random() < 0.3 else _flip(part, random)
+        yield partial(_read_gguf, folder / "a.gguf", seed[:begin] + part + seed[stop:])
+
+
+def _read_gguf(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    model = GGUFModel(path)
+    for name in model.names:
+        model.tensor(name)
+    assert model.config["hidden_size"] > 0
+    assert model.tokenizer("the") is not None
+
+
 def parameters(random: np.random.Generator, folder: Path) -> Iterator[Read]:
     """The YAML file of a notebook."""
     seed = b"# the layer\nmodel: some/model\nlayer: 3\nbits: [1, 2, 3]\nstep: 0.25\n"
@@ -313,7 +354,9 @@ def _read_plan(file: Path, data: bytes) -> None:
     Plan.load(file)
 
 
-READERS = {f.__name__: f for f in (codes, forgeries, safetensors, indices, quantized, parameters, plans)}
+READERS = {
+    f.__name__: f for f in (codes, forgeries, safetensors, indices, quantized, gguf, parameters, plans)
+}
 ERRORS = {name: ValueError for name in READERS} | {"parameters": ParameterError}
 
 

@@ -26,10 +26,12 @@ GROUPS = {
 NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 
 
-def llama_tensors(seed: int = 0, tied: bool = True) -> dict[str, np.ndarray]:
+def llama_tensors(
+    seed: int = 0, tied: bool = True, config: Mapping[str, int] = CONFIG
+) -> dict[str, np.ndarray]:
     """The tensors of a small Llama under transformers' names, float32."""
     random = np.random.default_rng(seed)
-    hidden, ffn, vocabulary = (CONFIG[k] for k in ("embedding_length", "feed_forward_length", "vocabulary"))
+    hidden, ffn, vocabulary = (config[k] for k in ("embedding_length", "feed_forward_length", "vocabulary"))
     shapes = {
         "self_attn.q_proj": (hidden, hidden),
         "self_attn.k_proj": (hidden // 2, hidden),
@@ -43,7 +45,7 @@ def llama_tensors(seed: int = 0, tied: bool = True) -> dict[str, np.ndarray]:
     found = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
     if not tied:
         found["lm_head.weight"] = (vocabulary, hidden)
-    for layer in range(CONFIG["block_count"]):
+    for layer in range(config["block_count"]):
         found |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in shapes.items()}
     scale = 0.05
     return {
@@ -52,10 +54,10 @@ def llama_tensors(seed: int = 0, tied: bool = True) -> dict[str, np.ndarray]:
     }
 
 
-def in_file(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def in_file(tensors: Mapping[str, np.ndarray], config: Mapping[str, int] = CONFIG) -> dict[str, np.ndarray]:
     """The same tensors under GGUF's names, with the rows of q and k as llama.cpp has them."""
     names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    for layer in range(CONFIG["block_count"]):
+    for layer in range(config["block_count"]):
         names |= {
             f"model.layers.{layer}.{ours}": f"blk.{layer}.{theirs}"
             for theirs, ours in (GROUPS | NORMS).items()
@@ -63,7 +65,7 @@ def in_file(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = {}
     for name, tensor in tensors.items():
         theirs = names[name.removesuffix(".weight")]
-        heads = {"attn_q": CONFIG["head_count"], "attn_k": CONFIG["head_count_kv"]}.get(theirs.split(".")[-1])
+        heads = {"attn_q": config["head_count"], "attn_k": config["head_count_kv"]}.get(theirs.split(".")[-1])
         found[f"{theirs}.weight"] = permuted(tensor, heads) if heads else tensor
     return found
 
@@ -84,6 +86,7 @@ def write_llama(
     tensors: Mapping[str, np.ndarray],
     types: Mapping[str, str] | str = "F32",
     metadata: Mapping[str, object] | None = None,
+    config: Mapping[str, int] = CONFIG,
     **split: int,
 ) -> Path:
     """A GGUF file of a Llama.
@@ -93,12 +96,13 @@ def write_llama(
         tensors: as :func:`llama_tensors` makes them.
         types: of matrices, by the part of the name before ``.weight`` of GGUF; or one for all.
         metadata: strings, integers, floats, booleans or lists that are added or take the place of others.
+        config: sizes, of the same keys as :data:`CONFIG`.
         split: of :class:`gguf.GGUFWriter`.
     """
     writer = GGUFWriter(path, "llama", **split)
     writer.add_context_length(128)
     for key in ("embedding_length", "feed_forward_length", "block_count", "head_count", "head_count_kv"):
-        getattr(writer, f"add_{key}")(CONFIG[key])
+        getattr(writer, f"add_{key}")(config[key])
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
     metadata = dict(metadata or {})
@@ -107,7 +111,7 @@ def write_llama(
     for key, value in metadata.items():
         kind = {bool: "bool", int: "uint32", float: "float32", str: "string", list: "array"}[type(value)]
         getattr(writer, f"add_{kind}")(key, value)
-    for name, tensor in in_file(tensors).items():
+    for name, tensor in in_file(tensors, config).items():
         kind = types if isinstance(types, str) else types.get(name.removesuffix(".weight"), "F32")
         kind = GGMLQuantizationType["F32" if tensor.ndim == 1 else kind]
         writer.add_tensor(name, stored(tensor, kind), raw_dtype=kind)

@@ -5,6 +5,7 @@ Chromium is driven through Playwright.  Screenshots go to build/screenshots.
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -97,13 +98,17 @@ def expect_numbers(explorer: Locator, numbers: dict[str, str]) -> None:
 
 
 def test_lab_opens_at_the_contents(page, lab):
-    """`make lab` opens the contents notebook, and that leads to the explorer."""
+    """`make lab` opens the contents notebook, and that leads to rendered reference pages and to the explorer."""
     assert f"$(BIN)/python {' '.join(LAB)}\n" in (ROOT / "Makefile").read_text()
     page.goto(lab)
     contents = page.locator(".jp-NotebookPanel:visible")
     expect(contents.locator("h1")).to_contain_text("How far is weight quantization")
     expect(contents.locator("table").first).to_be_visible()
     shoot(page, "contents")
+    contents.get_by_role("link", name="Quantizers").click()
+    expect(page.locator(".jp-MarkdownViewer:visible h1")).to_have_text(re.compile("Quantizers"))
+    shoot(page, "reference")
+    page.get_by_role("tab", name="index.ipynb").click()
     contents.get_by_role("link", name="00 explorer").click()
     expect(page.locator(".jp-NotebookPanel:visible h1")).to_contain_text("00 · Explorer")
 

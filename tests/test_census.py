@@ -22,16 +22,16 @@ from sources import gaussian, heavy, one_thread  # noqa: F401
 import rdlib.census
 from rdlib.__main__ import main
 from rdlib.census import census, sampled, stored_tensors, tensors
-from rdlib.census.grouped import GRANULARITIES, TABLES, rounded_to_float16
+from rdlib.census.grouped import BLOCK_FORMATS, GRANULARITIES, rounded_to_float16
 from rdlib.census.rows import SCHEMA, tensor_rows
-from rdlib.census.scalar import METHODS
+from rdlib.census.scalar import SCALAR
 from rdlib.code.code import Stream
 from rdlib.measure import measure
 from rdlib.models.hub import EMBEDDED
 from rdlib.quantizers import Uniform
 
 SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
-QUANTIZERS = [*METHODS, *(Uniform(4, granularity=g) for g in GRANULARITIES)]
+QUANTIZERS = [*SCALAR, *(Uniform(4, granularity=g) for g in GRANULARITIES)]
 
 
 def folder_of(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
@@ -49,7 +49,7 @@ def table_of(folder: Path, **settings: bool) -> pd.DataFrame:
 def expect_measure(W: np.ndarray, found: pd.DataFrame, bits: tuple[int, ...]) -> None:
     """Every number is measure()'s."""
     found = found.set_index(["method", "bits"])
-    for quantizer in [q.at(b) for q in QUANTIZERS for b in bits] + list(TABLES):
+    for quantizer in [q.at(b) for q in QUANTIZERS for b in bits] + list(BLOCK_FORMATS):
         point, row = measure(W, quantizer), found.loc[(quantizer.method, quantizer.bits)]
         for column in ("rate", "side_rate", "mse", "nmse", "sqnr_db"):
             assert row[column] == pytest.approx(getattr(point, column), rel=1e-6), (quantizer, column)
@@ -128,7 +128,7 @@ def test_slower_methods_are_measured_on_some_rows(tmp_path):
     W = gaussian((48, 64), ml_dtypes.bfloat16)
     rows = table_of(folder_of(tmp_path, {"w": W}), grouped=False, sample=16).dropna(subset="sampled_rows")
     assert (rows.sampled_rows == 16).all() and (rows.gaussian_gap > -0.1).all()
-    point, row = measure(W[::3], sampled.METHODS[0]), rows.iloc[0]
+    point, row = measure(W[::3], sampled.SLOW[0]), rows.iloc[0]
     assert (row.method, row.rate, row.mse) == (point.method, point.rate, point.mse)
 
 

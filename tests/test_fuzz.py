@@ -39,6 +39,7 @@ COUNTS = {
     "forgeries": 6000,
     "safetensors": 4000,
     "indices": 3000,
+    "gguf": 1500,
     "quantized": 3000,
     "parameters": 3000,
     "plans": 3000,

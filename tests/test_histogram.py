@@ -10,7 +10,7 @@ from benchmark_lloyd_max import seed_lloyd_max, seed_lloyd_max_in_a_loop
 from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
 import rdlib.histogram
-from rdlib.histogram import Histogram, lloyd_max, lloyd_max_curve
+from rdlib.histogram import Histogram, entropy_of, lloyd_max, lloyd_max_curve, occurrences
 from rdlib.measure import measure
 from rdlib.quantizers import LloydMax
 
@@ -284,3 +284,21 @@ def test_samples_agree_with_the_published_values_to_the_sampling_error():
         fitted = np.minimum(3 / np.bincount(code["index"].ravel()), 1).mean() * GAUSSIAN[2**bits]
         error, sampling = squares.mean() - GAUSSIAN[2**bits], 4 * squares.std() / 1000
         assert -sampling - fitted < error < sampling, bits
+
+
+# Symbols
+
+
+@pytest.mark.parametrize(
+    "symbols", [[], [3], [0, 0, 255, 7], [-5, 2, -5], [-(1 << 40), 0, 1 << 40], [(1 << 63) - 1, 0]], ids=str
+)
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.uint16, np.int64, np.uint64], ids=lambda dtype: dtype.__name__
+)
+def test_occurrences_are_those_that_sorting_finds(symbols, dtype):
+    limits = np.iinfo(dtype)
+    symbols = np.array([[s for s in symbols if limits.min <= s <= limits.max]], dtype)
+    found, wanted = occurrences(symbols), np.unique(symbols, return_counts=True)[1]
+    assert np.array_equal(found[found > 0], wanted)
+    assert len(found) <= max(symbols.size, 1 << 16) + 1
+    assert entropy_of(found) == entropy_of(wanted)

@@ -16,6 +16,7 @@ BELOW: dict[str, set[str]] = {
     "files": set(),
     "weights": set(),
     "histogram": {"weights"},
+    "grid": {"weights"},
     "theory": {"weights"},
     "code": set(),
     "quantizers": {"code", "histogram", "weights"},
@@ -26,7 +27,7 @@ BELOW: dict[str, set[str]] = {
     "checkpoints": {"code", "files", "models", "quantizers", "weights"},
     "network": {"extras", "files", "models", "weights"},
     "functional": {"checkpoints", "code", "extras", "measure", "models", "network", "quantizers", "weights"},
-    "allocation": {"code", "files", "models", "network", "quantizers", "weights"},
+    "allocation": {"files", "functional", "models", "network", "quantizers", "weights"},
     "census": {
         *("code", "extras", "files", "histogram", "measure", "models", "plot"),
         *("quantizers", "statistics", "theory", "weights"),

@@ -54,12 +54,12 @@ def export(
         tensors = {name: _wide(checkpoint.stored(name)) for name in checkpoint.names} | dict(applied.tensors)
         save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
         _write(unfinished / "config.json", _without_dtype(checkpoint.config) | {"dtype": "float32"})
-        spent = {"rate": applied.rate, "rates": dict(applied.rates), "plan": plan.spec}
+        spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
         _write(unfinished / QUANTIZED, spent)
         for pattern in COPIED:
             for file in checkpoint.folder.glob(pattern):
                 shutil.copy(file, unfinished)
-    return dict(applied.rates)
+    return applied.rates
 
 
 def _wide(tensor: np.ndarray) -> np.ndarray:

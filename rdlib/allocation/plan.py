@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 import rdlib.quantizers
-from rdlib.code.code import Code
+from rdlib.functional.quantized_model import QuantizedModel, quantize_model
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.moments import Moments
 from rdlib.quantizers import Quantizer
@@ -25,31 +23,9 @@ class Plan:
 
     quantizers: Mapping[str, Quantizer]
 
-    def codes(self, checkpoint: Checkpoint, moments: Moments | None = None) -> Iterator[tuple[str, Code]]:
-        """The code of each matrix, one at a time.
-
-        Args:
-            checkpoint: of the weights.
-            moments: H of the inputs; without them no quantizer feeds errors back.
-
-        Raises:
-            ValueError: the checkpoint has no such tensor, or it cannot be quantized; the message names it.
-        """
-        for name, quantizer in self.quantizers.items():
-            H = None if moments is None or "embed_tokens" in name else moments[name]
-            try:
-                code = quantizer.encode(checkpoint.tensor(name), H)
-            except ValueError as error:
-                raise ValueError(f"{name}, {quantizer.method}: {error}") from None
-            yield name, code
-
-    def applied(self, checkpoint: Checkpoint, moments: Moments | None = None) -> "Applied":
-        """Ŵ and the rate of every matrix (see :meth:`codes`)."""
-        tensors, rates, weights = {}, {}, {}
-        for name, code in self.codes(checkpoint, moments):
-            tensors[name] = self.quantizers[name].decode(code)
-            rates[name], weights[name] = code.rate, code.weights
-        return Applied(tensors, rates, weights)
+    def applied(self, checkpoint: Checkpoint, moments: Moments | None = None) -> QuantizedModel:
+        """What the plan makes of a model: see :func:`rdlib.functional.quantize_model`, which says what it raises."""
+        return quantize_model(checkpoint, self.quantizers, moments)
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""
@@ -73,26 +49,6 @@ class Plan:
             return cls({name: from_spec(value) for name, value in spec.items()})
         except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path.name} cannot be read as a plan: {error}") from None
-
-
-@dataclass(frozen=True, eq=False)
-class Applied:
-    """What became of the matrices that a plan names.
-
-    Args:
-        tensors: name → Ŵ, float32 (out, in).
-        rates: name → bits per weight, everything counted.
-        weights: name → how many there are.
-    """
-
-    tensors: Mapping[str, np.ndarray]
-    rates: Mapping[str, float]
-    weights: Mapping[str, int]
-
-    @property
-    def rate(self) -> float:
-        """Bits per weight of all of them together."""
-        return sum(self.rates[n] * self.weights[n] for n in self.rates) / max(sum(self.weights.values()), 1)
 
 
 def spec_of(value: object) -> object:

@@ -12,8 +12,11 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from rdlib.census.tensors import row_blocks, widened
+from rdlib.code.code import Code, Stream
 from rdlib.code.fixed import Fixed
-from rdlib.measure import measure
+from rdlib.code.floats import Float
+from rdlib.code.format import Format
+from rdlib.measure import Point, measure
 from rdlib.quantizers import FP4, NF4, PerChannel, PerGroup, Quantizer, Uniform
 from rdlib.quantizers.granularity import Granularity
 from rdlib.weights import BFLOAT16, as_float32
@@ -24,7 +27,7 @@ GRANULARITIES: tuple[Granularity, ...] = (
     PerGroup(size=64),
     PerGroup(size=32),
 )
-TABLES = (NF4(), FP4())
+BLOCK_FORMATS = (NF4(), FP4())
 SMALL = 1 << 16  # so few weights are measured one method at a time: errors of float32 would not average out
 PART = 512  # weights whose squared errors are added in float32, before they are added in float64
 CELLS = 1 << 10  # of [−1, 1], each leading to a level near it
@@ -55,10 +58,10 @@ def grouped_points(W: np.ndarray, bits: range = range(1, 9)) -> Grouped:
     Raises:
         ValueError: a scale does not fit float16.
     """
-    quantizers = [Uniform(b, granularity=g) for g in GRANULARITIES for b in bits] + list(TABLES)
+    quantizers = [Uniform(b, granularity=g) for g in GRANULARITIES for b in bits] + list(BLOCK_FORMATS)
     widths = np.array([max(g.width(W.shape[1]), 1) for g in GRANULARITIES])
-    levels, middles = np.array([1 << b for b in bits]), [np.unique(q.table) for q in TABLES]
-    uniform, tables, powers = np.zeros((len(widths), len(bits))), np.zeros(len(TABLES)), [np.empty(0)]
+    levels, middles = np.array([1 << b for b in bits]), [np.unique(q.table) for q in BLOCK_FORMATS]
+    uniform, tables, powers = np.zeros((len(widths), len(bits))), np.zeros(len(BLOCK_FORMATS)), [np.empty(0)]
     for block in row_blocks(W, rows=64):  # so that blocks of 64 weights end with it
         rows = block.view(np.uint16) if block.dtype == BFLOAT16 else as_float32(widened(block))
         errors, peaks, squares = uniform_errors(rows, widths, levels)
@@ -67,37 +70,39 @@ def grouped_points(W: np.ndarray, bits: range = range(1, 9)) -> Grouped:
         uniform += errors.sum(axis=0)
         powers.append(squares / max(W.shape[1], 1))
         flat = np.ascontiguousarray(rows).ravel()
-        tables += [table_errors(flat, t, q.size).sum() for t, q in zip(middles, TABLES, strict=True)]
+        tables += [table_errors(flat, t, q.size).sum() for t, q in zip(middles, BLOCK_FORMATS, strict=True)]
     row_powers = np.concatenate(powers)
     if W.size <= SMALL:
-        return Grouped([measured(W, quantizer) for quantizer in quantizers], row_powers)
+        return Grouped([as_row(measure(widened(W), quantizer)) for quantizer in quantizers], row_powers)
     sums = [*uniform.ravel(), *tables]
     return Grouped([_point(W, q, e) for q, e in zip(quantizers, sums, strict=True)], row_powers)
 
 
-def measured(W: np.ndarray, quantizer: Quantizer) -> dict:
-    """What :func:`rdlib.measure.measure` says, as a row."""
-    point = measure(widened(W), quantizer)
+def as_row(point: Point) -> dict:
+    """What the census keeps of a point."""
     return {key: getattr(point, key) for key in ("method", "bits", "rate", "side_rate", "mse")}
 
 
 def _point(W: np.ndarray, quantizer: Quantizer, error: float) -> dict:
-    """One row from the sum of the squared errors."""
+    """One row from the sum of the squared errors, with the price of a code of the same streams."""
     if isinstance(quantizer, Uniform):
-        levels, side = (
-            quantizer.levels,
-            16 * len(W) * -(-W.shape[1] // quantizer.granularity.width(W.shape[1])),
-        )
+        groups = -(-W.shape[1] // quantizer.granularity.width(W.shape[1]))
+        levels, scales = quantizer.levels, _blank((len(W), groups), Float(quantizer.granularity.scale_format))
     else:
-        levels, side = 16, 32 * -(-W.size // quantizer.size)
-    payload = Fixed(levels).bits(np.broadcast_to(np.uint8(0), (W.size,)))
+        levels, scales = len(quantizer.table), _blank((-(-W.size // quantizer.size),), Float("float32"))
+    code = Code(W.shape, {"scale": scales, "index": _blank(W.shape, Fixed(levels))})
     return {
         "method": quantizer.method,
         "bits": quantizer.bits,
-        "rate": (payload + side) / W.size,
-        "side_rate": side / W.size,
+        "rate": code.rate,
+        "side_rate": code.side_rate,
         "mse": float(error / W.size),
     }
+
+
+def _blank(shape: tuple[int, ...], form: Format) -> Stream:
+    """A stream that nobody reads; its price follows from its size."""
+    return Stream(np.broadcast_to(np.uint8(0), shape), form)
 
 
 def _widen(row: np.ndarray, wide: np.ndarray) -> None:

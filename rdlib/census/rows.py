@@ -3,13 +3,12 @@
 import numpy as np
 from numba import get_num_threads, set_num_threads
 
-from rdlib.census.grouped import grouped_points, measured
+from rdlib.census.grouped import grouped_points
 from rdlib.census.sampled import sampled_points, some_rows
-from rdlib.census.scalar import METHODS, scalar_points
+from rdlib.census.scalar import scalar_points
 from rdlib.census.tensors import Stored, histogram_of, widened
 from rdlib.histogram import Histogram
-from rdlib.measure import sqnr_db
-from rdlib.quantizers import EcsqCentroid
+from rdlib.measure import gap, sqnr_db
 from rdlib.statistics import coding_gain_bits, spread_db
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import differential_entropy, shannon_rate
@@ -74,9 +73,7 @@ def tensor_rows(
 
 def _measured(W: np.ndarray, grouped: bool, blahut: bool, sample: int, coded: bool) -> list[dict]:
     histogram = histogram_of(W)
-    tensor, points = moments(histogram), scalar_points(histogram)
-    if coded:
-        points = [_coded(W, point) for point in points]
+    tensor, points = moments(histogram), scalar_points(W, histogram, coded)
     if grouped:
         found = grouped_points(W)
         points += found.points
@@ -84,27 +81,18 @@ def _measured(W: np.ndarray, grouped: bool, blahut: bool, sample: int, coded: bo
             "row_spread_db": spread_db(found.row_powers),
             "row_gain_bits": coding_gain_bits(found.row_powers),
         }
-    curve = blahut_arimoto(histogram.values, histogram.counts) if blahut else None
-    h = differential_entropy(histogram.values, histogram.counts)
-    rows = [tensor | point | gaps(point, histogram, h) for point in points]
-    if curve is not None:
+    rows = [tensor | row for row in _with_gaps(points, histogram)]
+    if blahut:
+        curve = blahut_arimoto(histogram.values, histogram.counts)
         for row in rows:
-            row["blahut_gap"] = float(row["rate"] - curve.rate_lower(row["mse"]))
+            row["blahut_gap"] = gap(row["rate"], row["mse"], curve.rate_lower)
     return rows + (_sampled(widened(some_rows(W, sample)), tensor) if sample else [])
 
 
 def _sampled(W: np.ndarray, tensor: dict) -> list[dict]:
     """Rows of what takes too long on a whole matrix; D is set against the variance of the rows that it is of."""
-    histogram = Histogram.of(W)
-    h = differential_entropy(histogram.values, histogram.counts)
     size = {"sampled_rows": len(W)}
-    return [tensor | size | point | gaps(point, histogram, h) for point in sampled_points(W)]
-
-
-def _coded(W: np.ndarray, point: dict) -> dict:
-    """The same point with the length of a real file, where its index is entropy-coded."""
-    method = next((m for m in METHODS if m.method == point["method"] and isinstance(m, EcsqCentroid)), None)
-    return measured(W, method.at(point["bits"])) if method else point
+    return [tensor | size | row for row in _with_gaps(sampled_points(W), Histogram.of(W))]
 
 
 def moments(histogram: Histogram) -> dict[str, float]:
@@ -120,13 +108,16 @@ def moments(histogram: Histogram) -> dict[str, float]:
     }
 
 
-def gaps(point: dict, histogram: Histogram, h: float) -> dict[str, float]:
-    """Distortion in its usual units, and how far the point is from both bounds; NaN where D = 0."""
-    D, variance = point["mse"], histogram.variance
-    lossless = D == 0
-    return {
-        "nmse": D / variance if variance else 0.0 if lossless else float("inf"),
-        "sqnr_db": sqnr_db(D, histogram.power),
-        "gaussian_gap": float("nan") if lossless else float(point["rate"] - gaussian_rate(D, variance)),
-        "shannon_gap": float("nan") if lossless else float(point["rate"] - shannon_rate(D, h)),
-    }
+def _with_gaps(points: list[dict], histogram: Histogram) -> list[dict]:
+    """Points with their distortion in its usual units, and how far they are from two bounds."""
+    h = differential_entropy(histogram.values, histogram.counts)
+
+    def known(rate: float, D: float) -> dict[str, float]:
+        return {
+            "nmse": D / histogram.variance if histogram.variance else 0.0 if D == 0 else float("inf"),
+            "sqnr_db": sqnr_db(D, histogram.power),
+            "gaussian_gap": gap(rate, D, lambda D: gaussian_rate(D, histogram.variance)),
+            "shannon_gap": gap(rate, D, lambda D: shannon_rate(D, h)),
+        }
+
+    return [point | known(point["rate"], point["mse"]) for point in points]

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from rdlib.census.grouped import measured
+from rdlib.census.grouped import as_row
+from rdlib.measure import measure
 from rdlib.quantizers import E8, E8P, BitshiftTrellis, EntropyCodedTrellis, LatticeCoded, Quantizer
 
-METHODS: tuple[Quantizer, ...] = (
+SLOW: tuple[Quantizer, ...] = (
     E8P(),
     *(BitshiftTrellis(bits) for bits in (2, 3, 4)),
     *(LatticeCoded(bits, E8) for bits in (2, 3, 4)),
@@ -19,5 +20,5 @@ def some_rows(W: np.ndarray, rows: int) -> np.ndarray:
 
 
 def sampled_points(W: np.ndarray) -> list[dict]:
-    """Method, bits, rate, side_rate and mse of every quantizer in ``METHODS`` on these rows."""
-    return [measured(W, quantizer) for quantizer in METHODS]
+    """Method, bits, rate, side_rate and mse of every quantizer in ``SLOW`` on these rows."""
+    return [as_row(measure(W, quantizer)) for quantizer in SLOW]

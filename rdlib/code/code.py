@@ -212,7 +212,11 @@ def frequency_table(symbols: np.ndarray, size: int) -> Stream:
         symbols: integers 0 … size − 1, any shape.
         size: of the alphabet.
     """
-    counts = np.bincount(np.ravel(symbols), minlength=size)
+    return table_of_counts(np.bincount(np.ravel(symbols), minlength=size))
+
+
+def table_of_counts(counts: np.ndarray) -> Stream:
+    """:func:`frequency_table` of symbols that occur so often, (size,)."""
     with np.errstate(divide="ignore"):
         octaves = -np.log2(counts / max(counts.sum(), 1))
     steps = np.where(counts > 0, np.minimum(np.rint(16 * octaves), 254), 255)

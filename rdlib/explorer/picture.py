@@ -28,12 +28,12 @@ MOST = 1 << 12  # levels that are drawn; more would be a solid block
 def picture(subject: Subject, quantizer: Quantizer) -> Figure:
     """The state of the explorer as a figure of pyplot."""
     figure = plt.figure(figsize=SIZE)
-    moving = Moving(subject, figure)
-    moving.show(quantizer)
+    panels = Panels(subject, figure)
+    panels.show(quantizer)
     return figure
 
 
-class Moving:
+class Panels:
     """The axes of the explorer on a figure, and the artists that show a quantizer.
 
     Args:
@@ -78,8 +78,8 @@ class Moving:
     def show(self, quantizer: Quantizer) -> None:
         """Move the artists to a quantizer: its curve, the point on it, the gap at that point, its levels."""
         subject, style = self.subject, method_style(quantizer.method)
-        reading, curve = subject.read(quantizer), subject.curve(quantizer)
-        point, gaussian = reading.point, subject.bounds[GAUSSIAN]
+        measured, curve = subject.read(quantizer), subject.curve(quantizer)
+        point, gaussian = measured.point, subject.bounds[GAUSSIAN]
         curve = curve[curve.nmse > 0]
         self.curve.set(data=(curve.rate, to_db(curve.nmse)), **style)
         self.gap.set(data=(curve.rate, gap_bits(curve.rate, curve.nmse, gaussian)), **style)
@@ -90,12 +90,12 @@ class Moving:
         self.there.set(data=(place[0], excess), markeredgecolor=style["color"])
         bar = [] if exact else [point.rate - excess[0], point.rate]
         self.excess.set(data=(bar, place[1] * 2), color=style["color"])
-        levels = (reading.levels[:MOST] - subject.histogram.mean) / subject.histogram.variance**0.5
+        levels = (measured.levels[:MOST] - subject.histogram.mean) / subject.histogram.variance**0.5
         self.levels.set(segments=[[(x, 0), (x, 1)] for x in levels], color=style["color"])
         gap = f", {excess[0]:.2f} from the Gaussian bound" if excess else ""
         self.title.set_text(f"{subject.label}, {quantizer.method}: {point.rate:.2f} bits{gap}")
         where = "" if group(quantizer) is None else " of a group of median scale"
-        self.count.set_text(f"{len(reading.levels):,} levels{where}, {point.symbols:,} in use")
+        self.count.set_text(f"{len(measured.levels):,} levels{where}, {point.symbols:,} in use")
 
 
 class Picture:
@@ -110,10 +110,10 @@ class Picture:
             use_style()
             figure = Figure(figsize=SIZE)
             self._canvas = FigureCanvasAgg(figure)
-            self._moving = Moving(subject, figure)
+            self._panels = Panels(subject, figure)
         self._canvas.draw()
         figure.set_layout_engine("none")
-        for artist in self._moving.artists:
+        for artist in self._panels.artists:
             artist.set_animated(True)
         self._canvas.draw()
         self._still = self._canvas.copy_from_bbox(figure.bbox)
@@ -121,8 +121,8 @@ class Picture:
     def png(self, quantizer: Quantizer) -> bytes:
         """The figure of a quantizer as a PNG file."""
         self._canvas.restore_region(self._still)
-        self._moving.show(quantizer)
-        for artist in self._moving.artists:
+        self._panels.show(quantizer)
+        for artist in self._panels.artists:
             artist.axes.draw_artist(artist)
         file = io.BytesIO()
         imsave(file, self._canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})

@@ -1,17 +1,19 @@
-"""A matrix under the eye, with what no slider changes: histogram and bounds, computed once."""
+"""The matrix on display, and everything that the sliders do not change: its histogram and its bounds."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numba import get_num_threads, set_num_threads
 
 from rdlib.code.code import Code, Stream
-from rdlib.explorer.distinct import code_of_values, is_scalar, one_thread, point_of_values
 from rdlib.histogram import Histogram
-from rdlib.measure import Point, measure_code, table
+from rdlib.measure import Point, gap, measure_code, measure_values, table
 from rdlib.quantizers import Quantizer
+from rdlib.quantizers.scalar.level_table import has_level_table
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import differential_entropy, shannon_distortion, shannon_rate
 from rdlib.theory.gaussian import gaussian_distortion, gaussian_rate
@@ -23,7 +25,7 @@ CERTIFICATES = 0.01  # how far apart, in bits, the two sides of R(D) of these we
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class Measured:
     """What a quantizer does to a matrix.
 
     Args:
@@ -37,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A weight matrix with its histogram, its bounds, and every reading that was taken of it.
+    """A weight matrix with its histogram, its bounds, and what was measured on it.
 
     Args:
         label: name in titles, like 1.down.
@@ -49,7 +51,7 @@ class Subject:
 
     label: str
     W: np.ndarray
-    _readings: dict[Quantizer, Reading] = field(default_factory=dict, init=False, repr=False)
+    _measured: dict[Quantizer, Measured] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.histogram.variance:
@@ -76,40 +78,42 @@ class Subject:
         variance = self.histogram.variance
         return {
             GAUSSIAN: gaussian_distortion,
-            EXACT: lambda rate: self.limit.distortion_upper(rate) / variance,
+            EXACT: lambda rate: self.limit.distortion_lower(rate) / variance,
             SHANNON: lambda rate: shannon_distortion(rate, self.entropy) / variance,
         }
 
     def gaps(self, point: Point) -> dict[str, float]:
-        """R − R(D) in bits at the distortion of a point, for each bound; infinite where D = 0."""
-        least = {
-            GAUSSIAN: gaussian_rate(point.nmse),
-            EXACT: self.limit.rate_upper(point.mse),
-            SHANNON: shannon_rate(point.mse, self.entropy),
+        """R − R(D) in bits at the distortion of a point, for each bound; see :func:`rdlib.measure.gap`."""
+        rates = {
+            GAUSSIAN: lambda D: gaussian_rate(D, self.histogram.variance),
+            EXACT: self.limit.rate_lower,
+            SHANNON: lambda D: shannon_rate(D, self.entropy),
         }
-        return {name: float(point.rate - rate) for name, rate in least.items()}
+        return {name: gap(point.rate, point.mse, rate) for name, rate in rates.items()}
 
-    def read(self, quantizer: Quantizer) -> Reading:
+    def read(self, quantizer: Quantizer) -> Measured:
         """Point and levels of a quantizer; at once where the histogram tells all, and from memory a second time."""
-        if quantizer not in self._readings:
-            self._readings[quantizer] = self._read(quantizer)
-        return self._readings[quantizer]
+        if quantizer not in self._measured:
+            self._measured[quantizer] = self._read(quantizer)
+        return self._measured[quantizer]
 
-    def _read(self, quantizer: Quantizer) -> Reading:
-        if is_scalar(quantizer):
+    def _read(self, quantizer: Quantizer) -> Measured:
+        if has_level_table(quantizer):
             with one_thread():
-                code = code_of_values(quantizer, self.histogram)
-            return Reading(point_of_values(self.histogram, quantizer, code), levels_of(quantizer, code))
-        code = quantizer.encode(self.W)
-        return Reading(measure_code(self.W, quantizer, code), levels_of(quantizer, code))
+                code = quantizer.encode_values(self.histogram)
+            point = measure_values(self.histogram, self.W.shape, quantizer, code)
+        else:
+            code = quantizer.encode(self.W)
+            point = measure_code(self.W, quantizer, code)
+        return Measured(point, levels_of(quantizer, code))
 
     def curve(self, quantizer: Quantizer) -> pd.DataFrame:
         """One row a point, at each nominal rate from 1 to 8 bits that the method has."""
         return table(self.read(quantizer.at(b)).point for b in RATES if b in quantizer.bits_allowed)
 
     def prepare(self, quantizers: Iterable[Quantizer]) -> None:
-        """Take the curves of those whose readings follow from the histogram, so that no slider waits for them."""
-        for quantizer in filter(is_scalar, quantizers):
+        """Measure the curves of those that follow from the histogram, so that no slider waits for them."""
+        for quantizer in filter(has_level_table, quantizers):
             self.curve(quantizer)
 
     def readout(self, quantizer: Quantizer) -> dict[str, str]:
@@ -117,14 +121,14 @@ class Subject:
         point = self.read(quantizer).point
         return {
             "total rate": f"{point.rate:.3f} bits per weight",
-            "of it side information": f"{point.side_rate:.3f} bits per weight",
+            "side information": f"{point.side_rate:.3f} bits per weight",
             "entropy of the index": f"{point.index_entropy:.3f} bits per weight",
             "levels in use": f"{point.symbols}",
             "distortion D": f"{point.mse:.2e}",
             "D/σ²": f"{10 * np.log10(point.nmse):.2f} dB" if point.nmse else "none: every weight is exact",
             "SQNR": f"{point.sqnr_db:.2f} dB",
             "largest error": f"{100 * point.rel_max_error:.1f} % of the largest weight",
-            **{f"gap to {name}": f"{gap:.3f} bits" for name, gap in self.gaps(point).items()},
+            **{f"gap to {name}": f"{bits:.3f} bits" for name, bits in self.gaps(point).items()},
         }
 
 
@@ -135,12 +139,23 @@ def levels_of(quantizer: Quantizer, code: Code) -> np.ndarray:
     """
     index, table = code.streams["index"].format, code.streams.get("table")
     symbols = np.arange(index.size) if table is None else np.flatnonzero(table.array != 255)
-    if is_scalar(quantizer):
+    if has_level_table(quantizer):
         return np.unique(_decoded(quantizer, code, symbols[None]).astype(np.float64))
     scales = code["scale"]
     middle = np.median(scales.astype(np.float64)).astype(scales.dtype).reshape((1,) * scales.ndim)
     one = Code((1, 1), dict(code.streams) | {"scale": Stream(middle, code.streams["scale"].format)})
     return np.unique([_decoded(quantizer, one, np.array([[k]])).item() for k in symbols])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run kernels on this thread alone: for a few thousand values, waking another costs more than it saves."""
+    before = get_num_threads()
+    set_num_threads(1)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 def _decoded(quantizer: Quantizer, code: Code, index: np.ndarray) -> np.ndarray:

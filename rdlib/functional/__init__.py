@@ -1,5 +1,6 @@
 """Functional distortion: what quantization does to the output of a model, and what predicts it."""
 
+<<<<<<< HEAD
 from rdlib.extras import extra
 
 with extra("models", "rdlib.functional"):
@@ -14,6 +15,12 @@ with extra("models", "rdlib.functional"):
     )
     from rdlib.functional.sensitivity import Replay
     from rdlib.functional.variants import Variant, quantize_model, read_model
+=======
+from rdlib.functional.divergence import Functional, Reference, compare, forward
+from rdlib.functional.proxies import RankCorrelation, error_sizes, noise_response, slope, spearman, with_noise
+from rdlib.functional.quantized_model import QuantizedModel, quantize_model, read_model
+from rdlib.functional.sensitivity import Replay
+>>>>>>> main
 
 __all__ = [
     "compare",
@@ -22,12 +29,12 @@ __all__ = [
     "Functional",
     "noise_response",
     "quantize_model",
+    "QuantizedModel",
     "RankCorrelation",
     "read_model",
     "Reference",
     "Replay",
     "slope",
     "spearman",
-    "Variant",
     "with_noise",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
-from rdlib.histogram import entropy_of
+from rdlib.histogram import entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
@@ -123,8 +123,7 @@ class SuccessiveCancellation(Quantizer):
         """Entropy of the symbols given their contexts, bits a weight."""
         symbols, context = self._symbols(z)
         context = np.broadcast_to(self.contexts_of_class * self._classes(z) + context, z.shape)
-        joint = np.unique(symbols * 256 + context, return_counts=True)[1]
-        return entropy_of(joint) - entropy_of(np.unique(context, return_counts=True)[1])
+        return entropy_of(occurrences(symbols * 256 + context)) - entropy_of(occurrences(context))
 
     def _step(self, x: np.ndarray, U: np.ndarray, spacing: np.ndarray) -> float:
         """Δ at which the rate is the nominal one, on a part of the rows; 0 for weights that are all zero.

@@ -10,16 +10,15 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from rdlib.code.code import Code, Stream, frequency_table
+from rdlib.code.code import Code, Stream, table_of_counts
 from rdlib.histogram import Histogram, entropy_of
-from rdlib.quantizers.base import Quantizer
-from rdlib.weights import as_float32
+from rdlib.quantizers.scalar.level_table import Index, LevelTable
 
 LARGEST_ALPHABET = 1 << 16
 
 
 @dataclass(frozen=True)
-class EcsqMidpoint(Quantizer):
+class EcsqMidpoint(LevelTable):
     """ŵ = Δ·k, k = round(w / Δ), with the step Δ at which H(k) is the nominal rate.
 
     Streams: ``table`` (a byte a symbol), ``index`` (entropy-coded k − first), ``step`` (Δ), ``first`` (lowest k).
@@ -34,21 +33,18 @@ class EcsqMidpoint(Quantizer):
     def method(self) -> str:
         return "ECSQ midpoint tensor"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
-        histogram = Histogram.of(W)
+    def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
         step = np.float32(step_of_entropy(histogram, self.bits))
         cells = cells_of(histogram.values, step)
         first = int(cells[0]) if len(cells) else 0
-        index = cells_of(values, step) - first
-        table = frequency_table(index, int(cells[-1]) - first + 1 if len(cells) else 1)
-        streams = {
+        table = table_of_counts(np.bincount(cells - first, histogram.counts, minlength=1))
+        side = {
             "table": table,
-            "index": Stream.coded(index, table),
             "step": Stream.floats(np.array([step]), "float32"),
             "first": Stream.floats(np.array([first]), "float32"),
         }
-        return Code(values.shape, streams | self._offsets(histogram, cells - first, first, step))
+        side |= self._offsets(histogram, cells - first, first, step)
+        return side, lambda values: Stream.coded(cells_of(values, step) - first, table)
 
     def _offsets(self, histogram: Histogram, index: np.ndarray, first: int, step: float) -> dict[str, Stream]:
         """What is sent about the levels besides the grid."""
@@ -85,7 +81,7 @@ class EcsqCentroid(EcsqMidpoint):
 
 
 @dataclass(frozen=True)
-class EcsqOptimal(Quantizer):
+class EcsqOptimal(LevelTable):
     """Cells and levels that minimise D + λ·H, with the λ at which the entropy H of the index is the nominal rate.
 
     A weight goes to the level of least (w − t_k)² − λ·log₂ p_k, levels to the mean of their cell, p to their
@@ -102,27 +98,24 @@ class EcsqOptimal(Quantizer):
     def method(self) -> str:
         return "ECSQ optimum tensor"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
-        histogram = Histogram.of(W)
+    def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
         levels, thresholds = entropy_constrained(histogram, self.bits)
         scale = np.float32(histogram.largest)
-        index = np.searchsorted(thresholds, values)
-        table = frequency_table(index, max(len(levels), 1))
-        streams = {
+        cells = np.searchsorted(thresholds, histogram.values)
+        table = table_of_counts(np.bincount(cells, histogram.counts, minlength=1))
+        side = {
             "table": table,
-            "index": Stream.coded(index, table),
             "levels": Stream.floats(levels / (scale or 1)),
             "scale": Stream.floats(np.array([scale]), "float32"),
         }
-        return Code(values.shape, streams)
+        return side, lambda values: Stream.coded(np.searchsorted(thresholds, values), table)
 
     def reconstruct(self, code: Code) -> np.ndarray:
         return (code.number("scale") * code["levels"].astype(np.float32))[code["index"]]
 
 
 def cells_of(values: np.ndarray, step: float) -> np.ndarray:
-    """K = round(w / Δ), int64."""
+    """The cells k = round(w / Δ), int64."""
     return np.rint(values.astype(np.float64) / (step or 1)).astype(np.int64)
 
 

@@ -22,44 +22,73 @@ def _nearest(w: float, low: float, step: float, levels: int) -> int:
 
 @njit(cache=True)
 def _error(
-    row: np.ndarray, counts: np.ndarray, low: float, high: float, levels: int, symmetric: bool
+    row: np.ndarray,
+    counts: np.ndarray,
+    low: float,
+    high: float,
+    levels: int,
+    symmetric: bool,
+    bound: float,
+    room: np.ndarray,
 ) -> float:
-    """Σ count·(w − ŵ)² of a group for the range low … high."""
-    step = (high - low) / max(levels - 1, 1)
-    if not symmetric and step > 0.0:
+    """Σ count·(w − ŵ)² of a group for the range low < high; where it passes the bound, only a part of the sum.
+
+    The squares go to a small ``room`` first: a loop without a sum runs on several weights at a time.
+    """
+    last = levels - 1.0
+    step = (high - low) / last
+    if not symmetric:
         low = -np.floor(-low / step + 0.5) * step  # a level falls on zero
     total = 0.0
-    for j in range(len(row)):
-        d = row[j] - (low + _nearest(row[j], low, step, levels) * step)
-        total += counts[j] * d * d
+    for start in range(0, len(row), len(room)):
+        n = min(len(room), len(row) - start)
+        for j in range(n):
+            w = np.float64(row[start + j])
+            q = min(max(np.floor((w - low) / step + 0.5), 0.0), last)
+            d = w - (low + q * step)
+            room[j] = counts[start + j] * d * d
+        for j in range(n):
+            total += room[j]
+        if total > bound:
+            break
     return total
 
 
 @njit(cache=True)
 def _best_shrink(
-    row: np.ndarray, counts: np.ndarray, low: float, high: float, levels: int, symmetric: bool
+    row: np.ndarray,
+    counts: np.ndarray,
+    low: float,
+    high: float,
+    levels: int,
+    symmetric: bool,
+    room: np.ndarray,
 ) -> float:
     """The factor of the range at which the squared error of a group is least."""
     best, least, factor = 1.0, np.inf, 1.0
     for _ in range(FACTORS):
-        error = _error(row, counts, factor * low, factor * high, levels, symmetric)
+        error = _error(row, counts, factor * low, factor * high, levels, symmetric, least, room)
         if error < least:
             best, least = factor, error
         factor *= SHRINK
     golden = (np.sqrt(5.0) - 1) / 2
     a, b = best * SHRINK, min(best / SHRINK, 1.0)
+    c, d = b - golden * (b - a), a + golden * (b - a)
+    error_c = _error(row, counts, c * low, c * high, levels, symmetric, np.inf, room)
+    error_d = _error(row, counts, d * low, d * high, levels, symmetric, error_c, room)
     for _ in range(REFINE):
-        c, d = b - golden * (b - a), a + golden * (b - a)
-        error_c = _error(row, counts, c * low, c * high, levels, symmetric)
-        error_d = _error(row, counts, d * low, d * high, levels, symmetric)
         if error_c < least:
             best, least = c, error_c
         if error_d < least:
             best, least = d, error_d
         if error_c < error_d:
-            b = d
+            b, d, error_d = d, c, error_c
+            c = b - golden * (b - a)
+            error_c = _error(row, counts, c * low, c * high, levels, symmetric, error_d, room)
         else:
-            a = c
+            a, c, error_c = c, d, error_d
+            d = a + golden * (b - a)
+            error_d = _error(row, counts, d * low, d * high, levels, symmetric, error_c, room)
     return best
 
 
@@ -91,6 +120,7 @@ def fit_ranges(
     groups = -(-columns // width)
     low, high = np.zeros((rows.shape[0], groups)), np.zeros((rows.shape[0], groups))
     for i in prange(rows.shape[0]):
+        room = np.empty(64)
         for g in range(groups):
             group = rows[i, g * width : min((g + 1) * width, columns)]
             weight = counts[g * width : min((g + 1) * width, columns)]
@@ -106,7 +136,7 @@ def fit_ranges(
                 limit = sigmas * np.sqrt(power / total)
                 a, b = max(a, -limit), min(b, limit)
             if search and b > a:
-                factor = _best_shrink(group, weight, a, b, levels, symmetric)
+                factor = _best_shrink(group, weight, a, b, levels, symmetric, room)
                 a, b = factor * a, factor * b
             low[i, g], high[i, g] = a, b
     return low, high

@@ -7,12 +7,11 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram, lloyd_max
-from rdlib.quantizers.base import Quantizer
-from rdlib.weights import as_float32
+from rdlib.quantizers.scalar.level_table import Index, LevelTable
 
 
 @dataclass(frozen=True)
-class LloydMax(Quantizer):
+class LloydMax(LevelTable):
     """ŵ = s·t_q with the 2^b levels t that minimise Σ (w − ŵ)², found exactly.
 
     Streams: ``index`` (b bits), ``levels`` (t, 2^b float16 in units of the largest weight), ``scale`` (float32).
@@ -28,26 +27,14 @@ class LloydMax(Quantizer):
     def method(self) -> str:
         return "Lloyd–Max tensor"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
-        histogram = Histogram.of(W)
+    def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
         scale = np.float32(histogram.largest)
         levels = Stream.floats(lloyd_max(histogram, 1 << self.bits) / (scale or 1))
-        table = scale * levels.array.astype(np.float32)
-        index = nearest_level(values, table)
-        size = max(len(table), 1)
-        streams = {
-            "index": Stream.fixed(index, size),
-            "levels": levels,
-            "scale": Stream.floats([scale], "float32"),
-        }
-        return Code(values.shape, streams)
+        table = (scale * levels.array.astype(np.float32)).astype(np.float64)
+        middles, size = (table[1:] + table[:-1]) / 2, max(len(table), 1)
+        side = {"levels": levels, "scale": Stream.floats([scale], "float32")}
+        return side, lambda values: Stream.fixed(np.searchsorted(middles, values), size)
 
     def reconstruct(self, code: Code) -> np.ndarray:
         table = code.number("scale") * code["levels"].astype(np.float32)
         return table[code["index"]]
-
-
-def nearest_level(values: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Index of the level of a rising table that is nearest to each value."""
-    return np.searchsorted((table[1:].astype(np.float64) + table[:-1]) / 2, values)

@@ -4,6 +4,7 @@ All share one form.  A group of weights spans a range; the levels are evenly spa
 are levels; a weight is written as the index of the nearest level.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,15 +12,15 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram
-from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.clipping import Clipping, MinMax
 from rdlib.quantizers.granularity import Granularity, PerTensor
 from rdlib.quantizers.scalar.kernels import asymmetric_indices, fit_ranges, symmetric_indices
+from rdlib.quantizers.scalar.level_table import Index, LevelTable, code_of, has_level_table
 from rdlib.weights import as_float32
 
 
 @dataclass(frozen=True)
-class _Uniform(Quantizer):
+class _Uniform(LevelTable):
     """Evenly spaced levels over the range of each group.
 
     Args:
@@ -42,15 +43,25 @@ class _Uniform(Quantizer):
         """How many levels a group has."""
         return 1 << self.bits
 
-    def _ranges(self, W: np.ndarray, values: np.ndarray, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest level of each group before rounding, each (out or 1, groups)."""
-        if isinstance(self.granularity, PerTensor):  # the histogram is the tensor
-            histogram = Histogram.of(W)
-            rows, counts = histogram.values[None, :], histogram.counts.astype(np.float64)
-        else:
-            rows, counts = values, np.ones(values.shape[1])
-        width = max(self.granularity.width(rows.shape[1]), 1)
-        return fit_ranges(rows, counts, width, self.levels, symmetric, *self.clipping.search)
+    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+        if has_level_table(self):
+            return super().encode(W)
+        values = as_float32(W)
+        return code_of(values, *self._fitted(values, np.ones(values.shape[1])))
+
+    def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
+        return self._fitted(histogram.values[None], histogram.counts.astype(np.float64))
+
+    @abstractmethod
+    def _fitted(self, rows: np.ndarray, counts: np.ndarray) -> tuple[dict[str, Stream], Index]:
+        """As :meth:`design`, of rows (rows, columns) in which each column counts so often."""
+
+    def _ranges(self, rows: np.ndarray, counts: np.ndarray, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest level of each group before rounding, each (rows, groups)."""
+        return fit_ranges(rows, counts, self._width(rows), self.levels, symmetric, *self.clipping.search)
+
+    def _width(self, rows: np.ndarray) -> int:
+        return max(self.granularity.width(rows.shape[1]), 1)
 
 
 @dataclass(frozen=True)
@@ -62,18 +73,22 @@ class Uniform(_Uniform):
 
     family: ClassVar[str] = "uniform"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
-        scale = Stream.floats(self._ranges(W, values, symmetric=True)[1], self.granularity.scale_format)
-        scales = np.broadcast_to(scale.array.astype(np.float32), (len(values), scale.array.shape[1]))
-        width = max(self.granularity.width(values.shape[1]), 1)
-        index = symmetric_indices(values, scales, width, self.levels)
-        return Code(values.shape, {"index": Stream.fixed(index, self.levels), "scale": scale})
+    def _fitted(self, rows: np.ndarray, counts: np.ndarray) -> tuple[dict[str, Stream], Index]:
+        high = self._ranges(rows, counts, symmetric=True)[1]
+        scale = Stream.floats(high, self.granularity.scale_format)
+
+        def index(values: np.ndarray) -> Stream:
+            scales = _of_rows(scale, values)
+            return Stream.fixed(
+                symmetric_indices(values, scales, self._width(values), self.levels), self.levels
+            )
+
+        return {"scale": scale}, index
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        levels = code.streams["index"].format.size if "index" in code.streams else 0
-        unit = np.linspace(-1, 1, levels, dtype=np.float32)
-        return self.granularity.expand(code["scale"], code.shape) * unit[code["index"]]
+        index = code["index"]
+        unit = np.linspace(-1, 1, code.streams["index"].format.size, dtype=np.float32)
+        return self.granularity.expand(code["scale"], code.shape) * unit[index]
 
 
 @dataclass(frozen=True)
@@ -101,24 +116,27 @@ class UniformAsymmetric(_Uniform):
 
     family: ClassVar[str] = "asymmetric"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        values = as_float32(W)
-        low, high = self._ranges(W, values, symmetric=False)
+    def _fitted(self, rows: np.ndarray, counts: np.ndarray) -> tuple[dict[str, Stream], Index]:
+        last = self.levels - 1
+        low, high = self._ranges(rows, counts, symmetric=False)
         scale = Stream.floats(high - low, self.granularity.scale_format)
         span = np.where(scale.array == 0, 1, scale.array).astype(np.float64)
-        zero = Stream.fixed(
-            np.clip(np.rint(-low * (self.levels - 1) / span), 0, self.levels - 1), self.levels
-        )
-        scales, zeros = (
-            np.broadcast_to(s.array.astype(np.float32), (len(values), s.array.shape[1]))
-            for s in (scale, zero)
-        )
-        width = max(self.granularity.width(values.shape[1]), 1)
-        index = asymmetric_indices(values, scales, zeros, width, self.levels)
-        streams = {"index": Stream.fixed(index, self.levels), "scale": scale, "zero": zero}
-        return Code(values.shape, streams)
+        zero = Stream.fixed(np.clip(np.rint(-low * last / span), 0, last), self.levels)
+
+        def index(values: np.ndarray) -> Stream:
+            scales, zeros = (_of_rows(stream, values) for stream in (scale, zero))
+            q = asymmetric_indices(values, scales, zeros, self._width(values), self.levels)
+            return Stream.fixed(q, self.levels)
+
+        return {"scale": scale, "zero": zero}, index
 
     def reconstruct(self, code: Code) -> np.ndarray:
         steps = code["index"].astype(np.float32) - self.granularity.expand(code["zero"], code.shape)
         last = np.float32(max(code.streams["index"].format.size - 1, 1))
         return self.granularity.expand(code["scale"], code.shape) * (steps / last)
+
+
+def _of_rows(stream: Stream, values: np.ndarray) -> np.ndarray:
+    """What is sent of each group, float32 (out, groups), also where one row stands for all."""
+    array = stream.array.astype(np.float32)
+    return np.broadcast_to(array, (len(values), array.shape[1]))

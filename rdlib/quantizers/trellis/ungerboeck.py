@@ -13,7 +13,7 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
-from rdlib.histogram import Histogram, entropy_of, lloyd_max
+from rdlib.histogram import Histogram, entropy_of, lloyd_max, occurrences
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
@@ -204,8 +204,8 @@ class EntropyCodedTrellis(_Ungerboeck):
         for _ in range(STEPS):
             registers, cells = self._search(some, step)
             subset = subsets_of(self.states)[registers]
-            joint = np.unique(SUBSETS * cells + subset, return_counts=True)[1]
-            rate = 1 + entropy_of(joint) - entropy_of(np.bincount(subset.ravel()))
+            joint = entropy_of(occurrences(SUBSETS * cells + subset))
+            rate = 1 + joint - entropy_of(occurrences(subset))
             step *= 2.0 ** (rate - self.bits)
         return step
 

@@ -1,0 +1,134 @@
+"""Weights that lie on a grid already: dequantized, requantized or trained for it.
+
+A matrix that was decoded from a file of 4 bits looks like any other, but each of its blocks has at most 16 values.  A
+code that finds them is lossless at about 5 bits.  Bounds for independent draws from a density say nothing there.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from rdlib.weights import BFLOAT16, as_float32
+
+SIZES = (16, 32, 64, 128, 256)
+MOST = 256  # levels: more are no grid, but a float type
+MOST_IN_TABLE = 32  # levels, where steps are not equal
+SAMPLE = 256  # blocks that are looked at
+ENOUGH = 0.99  # of the blocks have to lie on a grid
+TOLERANCE = 0.15  # steps: what is left of a level after rounding to bfloat16
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the weights of a matrix lie.
+
+    Args:
+        size: weights of a row that share a grid; all of the matrix where it is larger than a row.
+        levels: of the grid of a block, at most.
+        rate: bits per weight of a code without loss that knows where blocks begin: log₂ of the levels, and one or two
+            numbers a block (scale, offset), of 16 bits where float16 or bfloat16 holds them and else of 32.
+    """
+
+    size: int
+    levels: int
+    rate: float
+
+
+def find_grid(W: np.ndarray) -> Grid | None:
+    """The grid that the weights lie on, block by block; None where there is none of at most 256 levels.
+
+    Three kinds are told apart: few values in all of the matrix; in every block a scaled copy of one table (NF4); in
+    every block equal steps, with zero among the levels (Q4_0, Q8_0) or without (Q4_1).  Blocks are 16, 32, … 256
+    neighbours in a row, or a row.  Of those that fit, the grid of the least rate is taken.  At most 256 blocks of each
+    size are looked at.
+
+    Args:
+        W: (out, in), float16, bfloat16 or float32.
+
+    Raises:
+        ValueError: W is no weight matrix, or holds NaN or Inf.
+    """
+    W = as_float32(W)
+    found = [_in_all(W)]
+    for size in {*(size for size in SIZES if size < W.shape[1]), W.shape[1]}:
+        blocks = _sampled_blocks(W, size)
+        if blocks:
+            found += [_of_table(blocks, size), _of_steps(blocks, size)]
+    return min((grid for grid in found if grid), key=lambda grid: grid.rate, default=None)
+
+
+def _in_all(W: np.ndarray) -> Grid | None:
+    """Few values in the matrix, each of which is written once in 32 bits."""
+    sample = W.ravel()[:: max(W.size // 4096, 1)]
+    if not W.size or len(np.unique(sample)) > MOST or (levels := len(np.unique(W))) > min(MOST, W.size // 16):
+        return None
+    return Grid(W.size, levels, math.log2(levels) + 32 * levels / W.size)
+
+
+def _sampled_blocks(W: np.ndarray, size: int) -> list[np.ndarray]:
+    """The distinct values, rising, of blocks spread over the matrix; blocks of one value say nothing."""
+    per_row = W.shape[1] // size if size else 0
+    chosen = np.unique(np.linspace(0, max(len(W) * per_row - 1, 0), SAMPLE).astype(int)) if per_row else ()
+    blocks = (np.unique(W[i // per_row, i % per_row * size :][:size]) for i in chosen if len(W))
+    return [values.astype(np.float64) for values in blocks if len(values) > 1]
+
+
+def _of_table(blocks: list[np.ndarray], size: int) -> Grid | None:
+    """A scaled copy of one table in every block, of at most half as many levels as weights.
+
+    Divided by the weight of the largest magnitude, the values of all blocks are those of a few tables: scales of either
+    sign make two.
+    """
+    levels = max(map(len, blocks))
+    if levels > min(size // 2, MOST_IN_TABLE):
+        return None
+    scales = np.array([values[np.argmax(np.abs(values))] for values in blocks])
+    steps = np.concatenate([values / scale for values, scale in zip(blocks, scales, strict=True)])
+    tables = np.unique(
+        np.rint(128 * steps)
+    )  # coarser than bfloat16, so that a level falls in two places at most
+    if len(tables) > 4 * levels:  # of 257 places
+        return None
+    return Grid(size, levels, math.log2(levels) + _width(np.abs(scales)) / size)
+
+
+def _of_steps(blocks: list[np.ndarray], size: int) -> Grid | None:
+    """Equal steps in every block."""
+    fitted = [fit for values in blocks if (fit := _steps(values))]
+    if len(fitted) < ENOUGH * len(blocks):
+        return None
+    step, first, count = (np.array(part) for part in zip(*fitted, strict=True))
+    place = first / step
+    if (np.abs(place - np.rint(place)) < TOLERANCE).mean() >= ENOUGH:  # zero is a level
+        ends = np.sort(
+            np.abs([np.rint(place), np.rint(place) + count - 1]), axis=0
+        )  # a scale may have either sign
+        levels, numbers = int(ends.max(axis=1).sum()) + 1, _width(step)
+    else:
+        levels, numbers = int(count.max()), _width(step) + _width(first)
+    return Grid(size, levels, math.log2(levels) + numbers / size) if levels <= MOST else None
+
+
+def _steps(values: np.ndarray) -> tuple[float, float, int] | None:
+    """Step, first level and number of levels of a grid with equal steps that values lie on; None where there is none.
+
+    The step is the smallest difference or a fraction of it, and then follows from the whole range, where the error of
+    rounding is least.
+    """
+    differences = np.diff(values)
+    for fraction in (1, 2, 3, 4):
+        count = np.rint(differences / (differences.min() / fraction))
+        step = (values[-1] - values[0]) / count.sum()
+        if count.sum() < MOST and (np.abs(differences / step - count) < TOLERANCE).all():
+            return step, values[0], int(count.sum()) + 1
+    return None
+
+
+def _width(numbers: np.ndarray) -> int:
+    """16 where float16 or bfloat16 holds most numbers, but for the error of float32 arithmetic; else 32."""
+    with np.errstate(over="ignore"):
+        narrow = [
+            np.abs(numbers.astype(dtype).astype(np.float64) - numbers) for dtype in (np.float16, BFLOAT16)
+        ]
+    return 16 if any((error <= 2e-6 * np.abs(numbers)).mean() > 0.5 for error in narrow) else 32

@@ -1,0 +1,52 @@
+"""One table of levels for the whole tensor: what a weight becomes depends on its value alone."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from rdlib.code.code import Code, Stream
+from rdlib.histogram import Histogram
+from rdlib.quantizers.base import Quantizer
+from rdlib.quantizers.granularity import Granularity, PerTensor
+from rdlib.weights import as_float32
+
+Index = Callable[[np.ndarray], Stream]  # values → the stream of their symbols, of the same shape
+
+
+class LevelTable(Quantizer):
+    """A scalar quantizer that is designed on the histogram and gives equal weights equal symbols.
+
+    The code of a tensor therefore follows from the code of its K distinct values, a matrix (1, K), and from how
+    often each value occurs: a few thousand numbers stand for millions.
+    """
+
+    granularity: Granularity = PerTensor()
+
+    @abstractmethod
+    def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
+        """Side information for weights of this histogram, and what writes the ``index`` of any of them."""
+
+    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+        values = as_float32(W)
+        return code_of(values, *self.design(Histogram.of(W)))
+
+    def encode_values(self, histogram: Histogram) -> Code:
+        """The code of the distinct values, shape (1, K), with the side information of the whole tensor.
+
+        Raises:
+            ValueError: scales differ within the tensor, so that its histogram does not determine its code.
+        """
+        if not has_level_table(self):
+            raise ValueError(f"{self.method} depends on where each weight is: encode the matrix.")
+        return code_of(histogram.values[None], *self.design(histogram))
+
+
+def has_level_table(quantizer: Quantizer) -> bool:
+    """Whether one table of levels serves the whole tensor, so that its histogram determines its code."""
+    return isinstance(quantizer, LevelTable) and isinstance(quantizer.granularity, PerTensor)
+
+
+def code_of(values: np.ndarray, side: dict[str, Stream], index: Index) -> Code:
+    """The code of values, (out, in), from what :meth:`LevelTable.design` returns."""
+    return Code(values.shape, side | {"index": index(values)})
