@@ -34,13 +34,9 @@ from rdlib.code.code import Code, Stream
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.models.checkpoint import Checkpoint
-<<<<<<< HEAD
+from rdlib.models.gguf import GGUFModel
 from rdlib.runs.parameters import Parameter, chosen, read
 from rdlib.runs.values import ParameterError
-=======
-from rdlib.models.gguf import GGUFModel
-from rdlib.runs.parameters import Parameter, ParameterError, chosen
->>>>>>> main
 
 NUMBERS = [
     b"0",

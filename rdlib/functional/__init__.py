@@ -1,6 +1,5 @@
 """Functional distortion: what quantization does to the output of a model, and what predicts it."""
 
-<<<<<<< HEAD
 from rdlib.extras import extra
 
 with extra("models", "rdlib.functional"):
@@ -13,14 +12,8 @@ with extra("models", "rdlib.functional"):
         spearman,
         with_noise,
     )
+    from rdlib.functional.quantized_model import QuantizedModel, quantize_model, read_model
     from rdlib.functional.sensitivity import Replay
-    from rdlib.functional.variants import Variant, quantize_model, read_model
-=======
-from rdlib.functional.divergence import Functional, Reference, compare, forward
-from rdlib.functional.proxies import RankCorrelation, error_sizes, noise_response, slope, spearman, with_noise
-from rdlib.functional.quantized_model import QuantizedModel, quantize_model, read_model
-from rdlib.functional.sensitivity import Replay
->>>>>>> main
 
 __all__ = [
     "compare",
