@@ -139,12 +139,12 @@ def test_nesting_without_end_is_refused(tmp_path):
 
 
 def test_aliases_do_not_multiply(tmp_path):
-    """The 'billion laughs' of YAML are a list of lists, and no list is a parameter here."""
+    """The 'billion laughs' of YAML are a list of lists of aliases, and none is read."""
     lines = ["a: &a [x, x]"] + [
         f"{c}: &{c} [*{p}, *{p}, *{p}, *{p}]" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
     ]
     (tmp_path / "01_x.yaml").write_text("\n".join(lines))
-    with pytest.raises(ParameterError) as refused:
+    with pytest.raises(ParameterError, match="a is an alias") as refused:
         read(tmp_path / "01_x.yaml")
     assert len(str(refused.value)) < 1000
 

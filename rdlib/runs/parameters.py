@@ -71,7 +71,7 @@ def read(file: Path) -> dict[str, object]:
         ParameterError: it is no mapping of names.
     """
     try:
-        values = yaml.load(file.read_bytes(), Loader=_UniqueKeys)
+        values = yaml.load(file.read_bytes(), Loader=_PlainYaml)
     except yaml.YAMLError as error:
         raise ParameterError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from None
     except (ValueError, RecursionError) as error:  # as a date of month 13, or nesting without end
@@ -143,8 +143,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, where YAML would silently keep the last."""
+class _PlainYaml(yaml.SafeLoader):
+    """Safe YAML without aliases, which can multiply without end, that refuses a key given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise yaml.composer.ComposerError(None, None, f"*{event.anchor} is an alias", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value]
