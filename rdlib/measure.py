@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from rdlib.code.ans import Ans, ContextAns
-from rdlib.code.code import PAYLOAD, Code, Stream
+from rdlib.code.ans import ContextAns
+from rdlib.code.code import PAYLOAD, Code
+from rdlib.code.header import Entry, prices
 from rdlib.histogram import Histogram, entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
@@ -23,7 +24,7 @@ class Point:
         method: name of the quantizer, the same at every rate.
         bits: nominal rate.
         rate: total bits per weight.
-        side_rate: the part of ``rate`` that is not the payload: scales, zeros, levels, codebooks, tables.
+        side_rate: the part of ``rate`` that is not the payload: scales, zeros, levels, codebooks, tables, header.
         mse: D = mean (w − ŵ)².
         nmse: D / σ², σ² the variance of the weights; 0 where both are 0.
         sqnr_db: 10·log₁₀(E[w²] / D); infinite where D = 0.
@@ -90,7 +91,7 @@ def measure_values(histogram: Histogram, shape: tuple[int, int], quantizer: Quan
     """:func:`measure_code` of a whole matrix from the code of its distinct values.
 
     Nothing is approximated but an entropy-coded index: it is not coded again, and its price is the ideal length
-    (:meth:`rdlib.code.ans.Ans.ideal_bits`).
+    (:meth:`rdlib.code.ans.Ans.bits_of_counts`).
 
     Args:
         histogram: of the matrix.
@@ -98,16 +99,18 @@ def measure_values(histogram: Histogram, shape: tuple[int, int], quantizer: Quan
         quantizer: with one table of levels for the tensor.
         code: (1, K), from :meth:`rdlib.quantizers.scalar.level_table.LevelTable.encode_values`.
     """
-    index = code.streams["index"]
-    counts = np.bincount(code["index"][0], histogram.counts, index.format.size).astype(np.int64)
-    whole = Code(shape, dict(code.streams) | {"index": counted(index, shape, counts)})
+    form = code.streams["index"].format
+    counts = np.bincount(code["index"][0], histogram.counts, form.size).astype(np.int64)
+    entries = {name: stream.entry for name, stream in code.streams.items()}
+    bits = prices(shape, entries | {"index": Entry(form, shape, form.bits_of_counts(counts))})
+    weights = histogram.size or np.inf  # no weights have no rate
     error = histogram.values.astype(np.float64) - quantizer.decode(code)[0]
     mse, max_error = histogram.mean_of(error**2), float(np.abs(error).max(initial=0))
     return Point(
         method=quantizer.method,
         bits=quantizer.bits,
-        rate=whole.rate,
-        side_rate=whole.side_rate,
+        rate=sum(bits.values()) / weights,
+        side_rate=(sum(bits.values()) - bits["index"]) / weights,
         mse=mse,
         nmse=_ratio(mse, histogram.variance),
         sqnr_db=sqnr_db(mse, histogram.power),
@@ -116,22 +119,6 @@ def measure_values(histogram: Histogram, shape: tuple[int, int], quantizer: Quan
         symbols=int((counts > 0).sum()),
         index_entropy=entropy_of(counts),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Counted(Stream):
-    """A stream of which only the number of its symbols matters, or how often each occurs, for its price."""
-
-    counts: np.ndarray
-
-    @property
-    def bits(self) -> int:
-        return self.format.ideal_bits(self.counts) if isinstance(self.format, Ans) else super().bits
-
-
-def counted(stream: Stream, shape: tuple[int, int], counts: np.ndarray) -> Counted:
-    """A stream of this format in which each symbol occurs so often, in whatever order."""
-    return Counted(np.broadcast_to(np.zeros((), stream.array.dtype), shape), stream.format, counts)
 
 
 def output_error(E: np.ndarray, H: np.ndarray) -> float:

@@ -23,7 +23,8 @@ with extra("notebooks", "rdlib.plot"):
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's colours, legible to the colour-blind; the first word or words of a method's name decide.
+# By family, after Okabe and Ito, whose colours the colour-blind can tell apart; the first words of a method's name
+# decide.  A lattice has one colour, whether it is cut to a ball or entropy-coded; no other two families share one.
 COLOURS = {
     "uniform opt. clip": "#0072B2",
     "uniform 3σ": "#56B4E9",
@@ -60,20 +61,20 @@ COLOURS = {
     "FP4": "#D95F02",
     "double-quantized FP4": "#FC8D62",
     "E2M1": "#E6AB02",
-    "MXFP4": "#A6761D",
-    "NVFP4": "#7F6000",
+    "MXFP4": "#8D6E63",
+    "NVFP4": "#4E342E",
     "GGUF Q4_0": "#7570B3",
     "GGUF Q4_1": "#9E9AC8",
     "GGUF Q5": "#54278F",
     "GGUF Q8": "#3F007D",
     "HQQ": "#E7298A",
     "LLM.int8": "#555555",
-    "act-order GPTQ": "#56B4E9",
-    "GPTQ": "#0072B2",
-    "AWQ": "#009E73",
-    "LDLQ": "#4C78A8",
-    "WaterSIC": "#D55E00",
-    "trellis + feedback": "#7A0177",
+    "act-order GPTQ": "#8C9EFF",
+    "GPTQ": "#3B4CC0",
+    "AWQ": "#B5CC18",
+    "LDLQ": "#006064",
+    "WaterSIC": "#C800C8",
+    "trellis + feedback": "#9B5DE5",
 }
 MARKERS = {"tensor": "o", "channel": "s", "g128": "^", "g64": "<", "g32": "v", "g16": ">", "row classes": "X"}
 MARKERS |= {"d=2": "P", "d=4": "p", "d=8": "h", "L=8": "d", "L=12": "D", " 4 states": "1", " 8 states": "2"}

@@ -1,6 +1,5 @@
 """A code is a file: what it costs is how long it is, and what was written is what is read."""
 
-import json
 import math
 import struct
 import zlib
@@ -9,9 +8,10 @@ import numpy as np
 import pytest
 
 from rdlib.code.ans import Ans
-from rdlib.code.code import ENVELOPE, MAGIC, Code, Stream, format_from, frequency_table, open_envelope
+from rdlib.code.code import Code, Stream, frequency_table, open_envelope, table_of_counts
 from rdlib.code.fixed import Fixed, block
 from rdlib.code.floats import FLOATS
+from rdlib.code.header import NAMES, Entry, prices, write_header
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -48,10 +48,8 @@ def small_code() -> Code:
     return Code((3, 20), streams)
 
 
-def sealed(header: object, payload: bytes = b"") -> bytes:
-    """A file with a right checksum around whatever header."""
-    head = json.dumps(header).encode()
-    body = MAGIC + struct.pack("<I", len(head)) + head + payload
+def sealed(body: bytes) -> bytes:
+    """A file with a right checksum around whatever bytes."""
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -82,20 +80,21 @@ def test_a_shape_comes_back():
 def test_the_price_of_symbols_is_their_length_in_bytes(size):
     for count in [*range(70), 645, 646, 647, 5000]:
         stream = Stream.fixed(symbols_of(size, count), size)
-        assert len(stream.format.pack(stream.array)) == math.ceil(stream.bits / 8)
+        assert 8 * len(stream.format.pack(stream.array)) == stream.bits
 
 
 def test_a_long_stream_costs_log2_of_its_alphabet():
     n = 100_000
     for size in [*range(2, 301), 511, 513, 1023, 1025, 4095, 4097, 65535, 65536, 65537]:
         price, ideal = Stream.fixed(np.zeros(n, int), size).bits, n * math.log2(size)
-        assert ideal - 1e-6 <= price <= 1.001 * ideal + block(size)[1], size
+        assert ideal - 1e-6 <= price <= 1.001 * ideal + block(size)[1] + 7, size
 
 
-def test_no_stream_costs_more_than_whole_bits():
+def test_no_stream_costs_more_than_whole_bits_and_a_whole_byte():
     for size in [*range(1, 301), 65535, 65536, 65537]:
         for count in (1, 2, 3, 10, 100, 1001):
-            assert Stream.fixed(np.zeros(count, int), size).bits <= count * math.ceil(math.log2(size)), size
+            whole = 8 * math.ceil(count * math.ceil(math.log2(size)) / 8)
+            assert Stream.fixed(np.zeros(count, int), size).bits <= whole, size
 
 
 def test_an_alphabet_of_one_symbol_is_free():
@@ -154,9 +153,6 @@ def test_the_powers_of_two_have_no_zero_but_a_least_one():
 def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match="float12.*float16"):
         Stream.floats(np.ones(1), "float12")
-    for spec in (["fixed", 0], ["fixed", 1.5], ["float", "float64"], ["ans"], ["morse"], [], None, "ans"):
-        with pytest.raises(ValueError, match="format"):
-            format_from(spec, {})
 
 
 # Entropy-coded symbols
@@ -223,19 +219,90 @@ def test_a_table_costs_one_byte_a_symbol():
 # The file
 
 
-def test_a_file_is_as_long_as_its_price_and_its_header():
+def test_a_file_is_as_long_as_its_price():
     code = small_code()
     data = code.to_bytes()
-    (head,) = struct.unpack_from("<I", data, len(MAGIC))
-    assert len(data) == ENVELOPE + head + sum(math.ceil(s.bits / 8) for s in code.streams.values())
+    assert 8 * len(data) == code.bits
+    assert code.bits == code.prices["header"] + sum(stream.bits for stream in code.streams.values())
+    assert len(open_envelope(data)[2]) == sum(stream.bits for stream in code.streams.values()) // 8
+
+
+def test_what_can_be_derived_is_not_in_the_header():
+    """Sixteen bytes, magic, shape and checksum included, before a uniform quantizer's index and scale."""
+    index, scale = Stream.fixed(np.zeros((2048, 8192), int), 16), Stream.floats(np.ones((2048, 1)))
+    assert Code((2048, 8192), {"index": index, "scale": scale}).prices["header"] == 8 * 16
+    step, first = Stream.floats(np.ones(1), "float32"), Stream.floats(np.ones(1), "float32")
+    symbols = symbols_of(40, 2048 * 64).reshape(2048, 64)
+    table = frequency_table(symbols, 40)
+    streams = {"table": table, "index": Stream.coded(symbols, table), "step": step, "first": first}
+    assert Code((2048, 64), streams).prices["header"] <= 8 * 25
+
+
+def test_a_code_is_priced_before_it_is_made():
+    code = small_code()
+    entries = {name: Entry(s.format, s.array.shape, s.bits) for name, s in code.streams.items()}
+    assert prices(code.shape, entries) == code.prices
+    rows, columns = 1 << 20, 1 << 14
+    levels = Fixed(16)
+    priced = prices(
+        (rows, columns), {"index": Entry(levels, (rows, columns), levels.bits_for(rows * columns))}
+    )
+    assert priced["index"] == 4 * rows * columns and priced["header"] <= 8 * 16
+
+
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_the_price_of_counts_is_that_of_the_symbols_to_a_word_or_two(size):
+    symbols = symbols_of(size, 20_000)
+    stream, counts = coded(symbols, size), np.bincount(symbols, minlength=size)
+    assert abs(stream.format.bits_of_counts(counts) - stream.bits) <= 64
+    assert Fixed(size).bits_of_counts(counts) == Stream.fixed(symbols, size).bits
 
 
 def test_rates_add_up_to_the_rate():
     code = small_code()
-    assert code.bits == sum(stream.bits for stream in code.streams.values())
+    assert list(code.rates) == [*code.streams, "header"]
     assert code.rate == pytest.approx(sum(code.rates.values()), rel=1e-15)
     assert code.rate == pytest.approx(code.side_rate + code.rates["index"], rel=1e-15)
     assert code.rate * code.weights == pytest.approx(code.bits, rel=1e-15)
+
+
+def test_no_stream_is_named_header():
+    with pytest.raises(ValueError, match="'header'"):
+        Code((1, 1), {"header": Stream.fixed(np.zeros(1, int), 2)})
+
+
+SHAPES = [
+    (1,),
+    (1, 1),
+    (3, 20),
+    (3, 1),
+    (20,),
+    (60,),
+    (3, 2),
+    (3, 0),
+    (0,),
+    (),
+    (20, 3),
+    (2, 3, 5),
+    (1, 20),
+    (300,),
+]
+
+
+@pytest.mark.parametrize("shape", [(3, 20), (0, 7), (7, 0), (0, 0), (1, 1), (20, 20), (1, 300), (200, 1)])
+def test_streams_of_every_name_format_and_shape_come_back(shape):
+    sizes = [1, 2, 3, 16, 255, 256, 257, 1 << 32]
+    streams = {
+        name: Stream.fixed(symbols_of(size, 4), size) for name, size in zip(NAMES, sizes, strict=False)
+    }
+    streams |= {f"of {s}": Stream.floats(np.ones(s), "bfloat16") for s in SHAPES}
+    streams |= {"μ" * 200: Stream.floats(np.ones(0)), "": Stream.floats(np.ones(5), "float32")}
+    code = Code(shape, streams)
+    again = Code.from_bytes(code.to_bytes())
+    assert (again.shape, list(again.streams)) == (shape, list(streams))
+    for name, stream in streams.items():
+        assert_same(stream, again.streams[name])
+    assert 8 * len(code.to_bytes()) == code.bits
 
 
 def test_no_weights_have_no_rate():
@@ -282,46 +349,66 @@ def test_what_is_no_code_or_of_another_version_is_named():
     with pytest.raises(ValueError, match="are not a code"):
         Code.from_bytes(b"PNG" + data[3:])
     with pytest.raises(ValueError, match="Version b'9'"):
-        Code.from_bytes(b"RDC9" + data[4:])
+        Code.from_bytes(b"RD9" + data[3:])
+    with pytest.raises(ValueError, match="Version b'C'"):
+        Code.from_bytes(b"RDC1" + data[4:])
     with pytest.raises(ValueError, match="are not a code"):
         Code.from_bytes(b"")
 
 
-NONSENSE = [None, -1, 1.5, "x", [], {}, True, 1 << 70, [-1, 5], ["a", "b"], [[3], [4]]]
+BEGIN = b"RD2"
+HEADERS = {
+    "nothing": b"",
+    "no shape": bytes([0]),
+    "streams without end": bytes([255] * 9),
+    "rows without end": bytes([0, *[255] * 12, 1, 1]),
+    "more rows than any number": bytes([0, *[128] * 6, 64, 1]),
+    "a stream that is missing": bytes([1, 1, 1]),
+    "a name without a number": bytes([1, 1, 1, 200, 32, 0]),
+    "a name that ends too early": bytes([1, 1, 1, 0, 50]) + b"abc",
+    "a name that is no text": bytes([1, 1, 1, 0, 2, 255, 254, 32]),
+    "a format without a number": bytes([1, 1, 1, 1, 31 << 3]),
+    "an alphabet of nothing": bytes([1, 1, 1, 1, 0, 0]),
+    "an alphabet beyond 32 bits": bytes([1, 1, 1, 1, 0, *[128] * 5, 1]),
+    "a shape that ends too early": bytes([1, 1, 1, 1, 4 << 3 | 7, 3, 1]),
+    "a known name that is written out": bytes([1, 1, 1, 0, 5]) + b"index" + bytes([4 << 3, 0]),
+    "a number with a byte too much": bytes([0, 129, 0, 1]),
+    "a shape that was to be derived": bytes([1, 9, 9, 1, 4 << 3 | 7, 2, 9, 9]),
+    "an alphabet that has a code": bytes([1, 1, 1, 1, 0, 16]),
+    "the same stream twice": bytes([2, 1, 1, 1, 4 << 3, 1, 4 << 3, 0, 0]),
+}
 
 
-@pytest.mark.parametrize("nonsense", NONSENSE, ids=str)
-def test_a_header_of_nonsense_is_refused_though_its_checksum_is_right(nonsense):
-    header, payload = open_envelope(small_code().to_bytes())
-    stream = header["streams"][2]
-    forged = [
-        nonsense,
-        {"shape": [3, 20]},
-        {"streams": []},
-        header | {"shape": nonsense},
-        header | {"shape": [3]},
-    ]
-    forged += [header | {"streams": [nonsense]}]
-    if nonsense != []:  # a code without streams, a scalar stream: sound
-        forged += [header | {"streams": nonsense}]
-    for place in range(4):
-        if (place, nonsense) not in [(0, "x"), (2, [])]:
-            changed = [*stream[:place], nonsense, *stream[place + 1 :]]
-            forged += [header | {"streams": [changed]}]
-    for forgery in forged:
-        with pytest.raises(ValueError):
-            Code.from_bytes(sealed(forgery, payload))
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_a_header_of_nonsense_is_refused_though_its_checksum_is_right(header):
+    with pytest.raises(ValueError, match="header of the code cannot be read"):
+        Code.from_bytes(sealed(BEGIN + header))
+
+
+def test_every_number_of_a_header_may_be_anything():
+    """Whatever byte is changed where the checksum does not tell: a code, or a ValueError."""
+    data = small_code().to_bytes()[:-4]
+    for place in range(3, len(data)):
+        for byte in range(256):
+            try:
+                Code.from_bytes(sealed(data[:place] + bytes([byte]) + data[place + 1 :]))
+            except ValueError:
+                pass
 
 
 def test_streams_of_another_length_than_the_header_says_are_refused():
-    header, payload = open_envelope(small_code().to_bytes())
-    for wrong in (payload[:-1], payload + b"\0", b""):
+    code = small_code()
+    data, head = code.to_bytes()[:-4], code.prices["header"] // 8 - 4
+    for wrong in (data[:-1], data + b"\0", data[:head]):
         with pytest.raises(ValueError, match="bytes"):
-            Code.from_bytes(sealed(header, wrong))
-    header["streams"][2][3] += 1
-    header["streams"][3][3] -= 1
+            Code.from_bytes(sealed(wrong))
+    entries = {name: s.entry for name, s in code.streams.items()}
+    entries["index"] = Entry(code.streams["index"].format, (60,), code.streams["index"].bits + 8)
+    longer = write_header(code.shape, entries) + data[head:]
     with pytest.raises(ValueError, match="bytes"):
-        Code.from_bytes(sealed(header, payload))
+        Code.from_bytes(sealed(longer))
+    with pytest.raises(ValueError, match="whole 32-bit words"):
+        Code.from_bytes(sealed(longer + b"\0"))
 
 
 def test_a_missing_stream_is_named():
@@ -334,3 +421,15 @@ def test_a_missing_stream_is_named():
 def test_the_streams_of_a_code_are_not_to_be_replaced():
     with pytest.raises(TypeError):
         small_code().streams["index"] = None
+
+
+def test_rounded_frequencies_cost_next_to_nothing():
+    """KL(p‖q) of q ∝ p·2^ε, |ε| ≤ 1/32, is at most ½·(ln 2/32)² nats (Hoeffding's lemma)."""
+    rng, bound, excess = np.random.default_rng(0), 0.5 * (np.log(2) / 32) ** 2 / np.log(2), []
+    for size in range(2, 200):
+        counts = 2 + rng.multinomial(40_000, rng.dirichlet(np.full(size, rng.uniform(0.1, 3))))
+        q = 2.0 ** (-table_of_counts(counts).array / 16)
+        p = counts / counts.sum()
+        excess.append(p @ np.log2(p / (q / q.sum())))
+    assert 0 <= min(excess) and max(excess) <= bound
+    assert 0.5e-4 < np.median(excess) < 2e-4

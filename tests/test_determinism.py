@@ -33,7 +33,7 @@ from rdlib.network.texts import load_tokenizer
 from rdlib.network.windows import cut_windows, read_tokens
 
 checkpoint = open_checkpoint("embedded")
-windows = cut_windows(read_tokens("calibration", load_tokenizer("embedded")), 64).first(4)
+windows = cut_windows(read_tokens("calibration", load_tokenizer("embedded")), 64).take(4)
 moments = second_moments(load_network(checkpoint), windows)
 for weight in checkpoint.layer(1):
     H = moments[weight]

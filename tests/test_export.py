@@ -84,7 +84,7 @@ def test_nothing_is_left_where_it_fails(tmp_path, monkeypatch):
 
 def test_a_quantized_checkpoint_is_refused(tmp_path):
     checkpoint = saved(tiny(), tmp_path / "original")
-    config = checkpoint.config | {"quantization_config": {}}
+    config = checkpoint.config | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (tmp_path / "original" / "config.json").write_text(json.dumps(config))
     checkpoint = Checkpoint(tmp_path / "original")
     with pytest.raises(ValueError, match="original is itself quantized"):

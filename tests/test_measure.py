@@ -10,7 +10,7 @@ from quantizer_list import COVERED, method
 from scipy.stats import entropy
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.code.code import Code
+from rdlib.code.code import PAYLOAD, Code
 from rdlib.measure import Point, average_gap, curve, measure, measure_code, rate_at, save, sqnr_db, table
 from rdlib.quantizers import LloydMax, PerGroup, Uniform, UniformAsymmetric, UniformMidTread
 
@@ -42,7 +42,7 @@ def test_a_point_is_what_numpy_says(quantizer):
 
 def runs(code: Code) -> Iterator[np.ndarray]:
     """The symbols that are coded with one table: a payload stream, or the part of it that has one context."""
-    for name in {"index", "coset"} & code.streams.keys():
+    for name in set(PAYLOAD) & code.streams.keys():
         symbols, counts = code[name].ravel(), getattr(code.streams[name].format, "counts", None)
         yield from [symbols] if counts is None else np.split(symbols, np.cumsum(counts)[:-1])
 

@@ -12,7 +12,6 @@ from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.moments import Moments
 from rdlib.quantizers import Quantizer
-from rdlib.weights import BFLOAT16
 
 COPIED = ("generation_config.json", "token*", "special*")
 QUANTIZED = "quantization.json"
@@ -46,14 +45,16 @@ def export(
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder.name} exists already: name a folder that does not, or remove it.")
-    if "quantization_config" in checkpoint.config:
+    if checkpoint.quantized:
         raise ValueError(f"{checkpoint.folder.name} is itself quantized: export a plan of its reference.")
     applied = plan.applied(checkpoint, moments)
     with whole(folder) as unfinished:
         unfinished.mkdir()
-        tensors = {name: _wide(checkpoint.stored(name)) for name in checkpoint.names} | dict(applied.tensors)
+        tensors = {name: _wide(w.values()) for name, w in checkpoint.parameters.items()} | dict(
+            applied.tensors
+        )
         save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
-        _write(unfinished / "config.json", _without_dtype(checkpoint.config) | {"dtype": "float32"})
+        _write(unfinished / "config.json", _config(checkpoint))
         spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
         _write(unfinished / QUANTIZED, spent)
         for pattern in COPIED:
@@ -63,14 +64,14 @@ def export(
 
 
 def _wide(tensor: np.ndarray) -> np.ndarray:
-    """Floats as float32, exactly; anything else as it is."""
-    if tensor.dtype in (np.dtype(np.float16), BFLOAT16):
-        return tensor.astype(np.float32)
-    return tensor
+    """Floats of 16 bits as float32, exactly; anything else as it is."""
+    return tensor.astype(np.float32) if tensor.dtype.itemsize == 2 else tensor
 
 
-def _without_dtype(config: dict) -> dict:
-    return {key: value for key, value in config.items() if key != "torch_dtype"}
+def _config(checkpoint: Checkpoint) -> dict:
+    """config.json of what is written: float32, and tied where the tensors are."""
+    kept = {k: v for k, v in checkpoint.config.items() if k not in ("torch_dtype", "quantization_config")}
+    return kept | {"dtype": "float32", "tie_word_embeddings": checkpoint.tied}
 
 
 def _write(path: Path, content: dict) -> None:

@@ -25,8 +25,7 @@ from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
 from rdlib.code.floats import FLOATS
 from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.blocks.blocks import table_weights
-from rdlib.quantizers.blocks.double_quantized import BLOCK, DYNAMIC, DoubleQuantized
+from rdlib.quantizers.blocks.double_quantized import DYNAMIC, NESTED_BLOCK, DoubleQuantized
 from rdlib.quantizers.blocks.llm_int8 import LLMInt8
 from rdlib.quantizers.blocks.tables import FP4, NF4
 
@@ -70,11 +69,8 @@ class DoubleQuantizedByMap(DoubleQuantized):
     Files are read with the map that they hold; as a rule it is the public one.
     """
 
-    def reconstruct(self, code: Code) -> np.ndarray:
-        index = code["scale"]
-        deviation = table_weights(index.reshape(1, -1), code["scale_scale"], code["levels"], BLOCK)
-        scale = Stream.floats(deviation.reshape(index.shape) + code.number("scale_mean"), "float32")
-        return self.inner.decode(Code(code.shape, dict(code.streams) | {"scale": scale}))
+    def levels(self, code: Code) -> np.ndarray:
+        return code["levels"]
 
 
 class BitsAndBytes4(CheckpointFormat):
@@ -100,9 +96,14 @@ class BitsAndBytes4(CheckpointFormat):
     def __init__(self, kind: str):
         self.kind = kind
 
+    bits = 4
+
     @property
     def method(self) -> str:
         return f"bitsandbytes {TABLES[self.kind].family}"
+
+    def shape(self, parts: LayerTensors) -> tuple[int, int]:
+        return tuple(self._state(parts)["shape"])
 
     def stream(self, suffix: str) -> str:
         return "state" if suffix.startswith(STATE) else super().stream(suffix)
@@ -137,7 +138,12 @@ class BitsAndBytes4(CheckpointFormat):
         absmax = parts.integers("weight.absmax", "uint8", dimensions=1)
         parts.expect("weight.absmax", absmax, (blocks,), reason)
         largest = parts.floats("weight.nested_absmax", dimensions=1)
-        parts.expect("weight.nested_absmax", largest, (-(-blocks // BLOCK),), f"nested_blocksize = {BLOCK}")
+        parts.expect(
+            "weight.nested_absmax",
+            largest,
+            (-(-blocks // NESTED_BLOCK),),
+            f"nested_blocksize = {NESTED_BLOCK}",
+        )
         levels = parts.floats("weight.nested_quant_map", dimensions=1)
         parts.expect("weight.nested_quant_map", levels, DYNAMIC.shape, "an index of 8 bits")
         scales = {
@@ -162,12 +168,12 @@ class BitsAndBytes4(CheckpointFormat):
         try:
             state = json.loads(parts.integers(name, "uint8", dimensions=1).tobytes())
             rows, columns = state["shape"]
-            sizes = [rows, columns, state["blocksize"], state.get("nested_blocksize", BLOCK)]
+            sizes = [rows, columns, state["blocksize"], state.get("nested_blocksize", NESTED_BLOCK)]
             offset = float(state.get("nested_offset", 0))
             kind, dtype = state["quant_type"], state["dtype"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{parts.name(name)} is no state of a layer: {error!r}.") from None
-        counts = all(type(size) is int and size > 0 for size in sizes) and sizes[3] == BLOCK
+        counts = all(type(size) is int and size > 0 for size in sizes) and sizes[3] == NESTED_BLOCK
         if not (counts and np.isfinite(offset) and kind == self.kind and dtype in DTYPES):
             raise ValueError(f"{parts.name(name)} describes the layer as {state}, which rdlib does not read.")
         return state
@@ -179,6 +185,10 @@ class BitsAndBytes8(CheckpointFormat):
     marks: ClassVar[tuple[str, ...]] = ("SCB", "weight_format")
     streams: ClassVar[Mapping[str, str]] = {"weight": "index", "SCB": "scale", "weight_format": "state"}
     method = "bitsandbytes int8"
+    bits = 8
+
+    def shape(self, parts: LayerTensors) -> tuple[int, int]:
+        return parts.shape("weight", 2)
 
     def read(self, parts: LayerTensors) -> EncodedLayer:
         weight = parts.integers("weight", "int8", dimensions=2)

@@ -1,7 +1,7 @@
 """The tensors of GGUF files as codes: the fields of the format are the streams.
 
-The price is what the file pays, to the bit.  What a lossless coder of each field alone would save is the difference
-to its entropy, see :func:`rdlib.checkpoints.lossless.entropies`.
+The price of the streams is what the file pays, but for their last bytes.  What a lossless coder of each field alone
+would save is the difference to its entropy, see :func:`rdlib.checkpoints.lossless.entropies`.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class GGUFDecoder(Decoder):
         for name, field in self.kind.fields.items():
             symbols[name] = code[name].reshape(blocks, field.count)
             if code.streams[name].format != _stream(field, symbols[name][:0]).format:
-                raise ValueError(f"{name!r} is in the format {code.streams[name].format.spec}")
+                raise ValueError(f"{name!r} is in the format {code.streams[name].format}")
         W = np.empty(code.shape, np.float32)
         self.kind.compute(symbols, W.reshape(blocks, self.kind.size))
         return W

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import ml_dtypes
 import numpy as np
 
+from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint, open_quantized
 from rdlib.models.checkpoint import Checkpoint
 
@@ -45,13 +46,14 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
     """
     other = f"{quantized.checkpoint.folder.name} was not made of {reference.folder.name}:"
     shapes = {weight.name: weight.shape for weight in reference.weights}
-    for layer in quantized.layers:
-        shape = quantized.packed(layer).code.shape
+    for layer in quantized.linear:
+        shape = quantized.shape(layer)
         if shapes.get(layer) != shape:
             raise ValueError(
                 f"{other} it has {layer} {shape}, and the other {shapes.get(layer, 'has none')}."
             )
-    compared = [n for n in quantized.unquantized if n in reference and n not in quantized.scaled_norms]
+    scaled = {*quantized.scaled_norms, *(quantized.left_alone if quantized.folds_scales else [])}
+    compared = [n for n in quantized.unquantized if n in reference and n not in scaled]
     if not compared:
         raise ValueError(f"{other} they have no unquantized tensor in common to tell by.")
     for name in compared:
@@ -62,6 +64,31 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
             place = _first_difference(stored, original)
             values = f"{float(stored[place]):.6g}, and not {float(original[place]):.6g}"
             raise ValueError(f"{other} {name} at {place} is {values}.")
+
+
+def refuse_other_version(
+    quantized: QuantizedCheckpoint, name: str, packed: EncodedLayer, W: np.ndarray
+) -> None:
+    """Raise if a layer is closer to the reference when it is read as another version of the format has it.
+
+    Args:
+        quantized: the checkpoint.
+        name: of the layer.
+        packed: the layer as its settings have it.
+        W: the matrix that was quantized, (out, in).
+
+    Raises:
+        ValueError: another version fits better; the message names it.
+    """
+    W = W.astype(np.float32)
+    error = float(((packed.weight - W) ** 2).mean())
+    for version, code in quantized.other_readings(packed.code).items():
+        other = float(((packed.decoder.decode(code) - W) ** 2).mean())
+        if other < error:
+            raise ValueError(
+                f"{name} of {quantized.checkpoint.folder.name} fits the reference with checkpoint_format = {version!r} "
+                f"(mean squared error {other:.3g}), and not as its settings say ({error:.3g}): correct them."
+            )
 
 
 def _same(stored: np.ndarray, original: np.ndarray, dtype: type) -> bool:

@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 import constriction
 import numpy as np
 
-from rdlib.code.format import Format, refuse_endless
+from rdlib.code.format import Format
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +20,6 @@ class Ans(Format):
     """
 
     table: np.ndarray
-
-    @property
-    def spec(self) -> list:
-        return ["ans"]
 
     @property
     def size(self) -> int:
@@ -54,7 +50,7 @@ class Ans(Format):
     def bits(self, array: np.ndarray) -> int:
         return 32 * len(self._words(array))
 
-    def ideal_bits(self, counts: np.ndarray) -> int:
+    def bits_of_counts(self, counts: np.ndarray) -> int:
         """−Σ n·log₂ p in whole words: what :meth:`bits` finds, within two words and 10⁻⁴, without coding.
 
         Args:
@@ -74,11 +70,10 @@ class Ans(Format):
         present, count = self._present, math.prod(shape)
         dtype = np.min_scalar_type(len(self.table))
         if len(present) < 2 or not count:
-            self.expect(data, 0)
-            refuse_endless(count)
+            _expect_end(data)
             if count and not len(present):
                 raise ValueError("The table of an entropy-coded stream holds no symbol.")
-            return np.full(shape, present[0] if count else 0, dtype)
+            return np.broadcast_to(dtype.type(present[0] if count else 0), shape)
         if len(data) % 4:
             raise ValueError(f"An entropy-coded stream is whole 32-bit words, not {len(data)} bytes.")
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
@@ -99,10 +94,6 @@ class ClassifiedAns(Format):
 
     table: np.ndarray
     row_class: np.ndarray
-
-    @property
-    def spec(self) -> list:
-        return ["classified"]
 
     @property
     def size(self) -> int:
@@ -129,7 +120,7 @@ class ClassifiedAns(Format):
             rows = self.row_class == c
             array[rows] = Ans(table).unpack(data[4:end], (int(rows.sum()), shape[1]))
             data = data[end:]
-        self.expect(data, 0)
+        _expect_end(data)
         return array
 
 
@@ -147,10 +138,6 @@ class ContextAns(Format):
 
     table: np.ndarray
     counts: np.ndarray
-
-    @property
-    def spec(self) -> list:
-        return ["context"]
 
     @property
     def size(self) -> int:
@@ -178,8 +165,13 @@ class ContextAns(Format):
             end = 4 + 4 * struct.unpack_from("<I", data)[0]
             runs.append(Ans(table).unpack(data[4:end], (count,)))
             data = data[end:]
-        self.expect(data, 0)
+        _expect_end(data)
         return np.concatenate(runs)
+
+
+def _expect_end(data: bytes) -> None:
+    if data:
+        raise ValueError(f"An entropy-coded stream is {len(data)} bytes longer than its symbols.")
 
 
 def huffman_bits(counts: np.ndarray) -> int:

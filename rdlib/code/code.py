@@ -1,27 +1,28 @@
 """What a code is, what it costs, and its bytes.
 
 A :class:`Code` is all that a decoder gets: the shape of the weights and named :class:`Stream` s, each an
-array with the price of writing it down.  :meth:`Code.to_bytes` really writes it down: the file is as long as
-the price claims, plus a short header.
+array with the price of writing it down.  :meth:`Code.to_bytes` really writes it down: the file, its header
+included, is as long as the price says.
 """
 
-import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
 
-from rdlib.code.ans import Ans, ClassifiedAns, ContextAns
+from rdlib.code.ans import Ans, ClassifiedAns
 from rdlib.code.fixed import Fixed
-from rdlib.code.floats import FLOATS, Float
+from rdlib.code.floats import Float
 from rdlib.code.format import Format
+from rdlib.code.header import CHECKSUM, MAGIC, VERSION, Entry, prices, read_header, write_header
 
-PAYLOAD = ("index", "coset")  # what is told of every weight, or of every few; all else is side information
-MAGIC = b"RDC1"  # the last character is the version of the layout
-ENVELOPE = len(MAGIC) + 4 + 4  # bytes: magic, length of the header, checksum
+PAYLOAD = ("index", "coset", "path")  # of every weight, or of every few; all else is side information
+FREE = 1 << 28  # symbols that are believed though next to nothing was paid for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +68,15 @@ class Stream:
         form = Ans(table.array)
         return cls(np.asarray(symbols).astype(np.min_scalar_type(len(table.array))), form)
 
-    @property
+    @cached_property
     def bits(self) -> int:
-        """Total price of the stream."""
+        """Price of the stream, whole bytes."""
         return self.format.bits(self.array)
+
+    @property
+    def entry(self) -> Entry:
+        """The stream as the header lists it."""
+        return Entry(self.format, self.array.shape, self.bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +94,9 @@ class Code:
     streams: Mapping[str, Stream]
 
     def __post_init__(self) -> None:
+        if "header" in self.streams:
+            raise ValueError("A stream cannot be named 'header': that is what comes before the streams.")
+        object.__setattr__(self, "shape", tuple(self.shape))
         object.__setattr__(self, "streams", MappingProxyType(dict(self.streams)))
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -117,14 +126,23 @@ class Code:
         return self.shape[0] * self.shape[1]
 
     @property
+    def _entries(self) -> dict[str, Entry]:
+        return {name: stream.entry for name, stream in self.streams.items()}
+
+    @property
+    def prices(self) -> dict[str, int]:
+        """Bits of every stream, and of the ``header``: what :meth:`to_bytes` spends on each."""
+        return prices(self.shape, self._entries)
+
+    @property
     def bits(self) -> int:
-        """Total price: the sum over the streams."""
-        return sum(stream.bits for stream in self.streams.values())
+        """Total price: 8 times the length of the file."""
+        return sum(self.prices.values())
 
     @property
     def rates(self) -> dict[str, float]:
-        """Bits per weight of each stream; zero where there are no weights."""
-        return {name: self._per_weight(stream.bits) for name, stream in self.streams.items()}
+        """Bits per weight of each stream and of the header; zero where there are no weights."""
+        return {name: self._per_weight(bits) for name, bits in self.prices.items()}
 
     @property
     def rate(self) -> float:
@@ -133,24 +151,16 @@ class Code:
 
     @property
     def side_rate(self) -> float:
-        """Bits per weight of all streams but the payload."""
-        return self._per_weight(sum(s.bits for name, s in self.streams.items() if name not in PAYLOAD))
+        """Bits per weight of all but the payload."""
+        return self._per_weight(sum(bits for name, bits in self.prices.items() if name not in PAYLOAD))
 
     def _per_weight(self, bits: int) -> float:
         return bits / self.weights if self.weights else 0.0
 
     def to_bytes(self) -> bytes:
-        """Header, then each stream packed to whole bytes, then a CRC-32 of all that."""
+        """Header, then each stream packed to whole bytes, then a CRC-32 of all that: ``bits`` / 8 bytes."""
         payloads = [stream.format.pack(stream.array) for stream in self.streams.values()]
-        header = {
-            "shape": list(self.shape),
-            "streams": [
-                [name, stream.format.spec, list(stream.array.shape), len(payload)]
-                for (name, stream), payload in zip(self.streams.items(), payloads, strict=True)
-            ],
-        }
-        head = json.dumps(header, separators=(",", ":")).encode()
-        body = b"".join([MAGIC, struct.pack("<I", len(head)), head, *payloads])
+        body = b"".join([write_header(self.shape, self._entries), *payloads])
         return body + struct.pack("<I", zlib.crc32(body))
 
     @classmethod
@@ -158,55 +168,58 @@ class Code:
         """The code that :meth:`to_bytes` wrote.
 
         Raises:
-            ValueError: the bytes are not a code of this version, are cut short, or were changed.
+            ValueError: the bytes are not a code of this version, are cut short, were changed, or claim more than
+                fits into memory.
         """
-        header, payload = open_envelope(data)
+        shape, entries, payload = open_envelope(data)
         streams: dict[str, Stream] = {}
-        for name, spec, shape, length in header["streams"]:
-            form = format_from(spec, {n: s.array for n, s in streams.items()})
-            streams[name] = Stream(form.unpack(payload[:length], tuple(shape)), form)
-            payload = payload[length:]
-        return cls(tuple(header["shape"]), streams)
+        try:
+            for name, entry in entries.items():
+                _refuse_endless(name, entry, shape)
+                form = _completed(entry.format, streams)
+                length = entry.bits // 8
+                streams[name] = Stream(form.unpack(payload[:length], entry.shape), form)
+                payload = payload[length:]
+        except MemoryError as error:
+            raise ValueError("The code claims more symbols than fit into memory.") from error
+        return cls(shape, streams)
 
 
-def open_envelope(data: bytes) -> tuple[dict, bytes]:
-    """Check magic, length and checksum of a file; return its header and the bytes of its streams."""
-    if data[:3] != MAGIC[:3]:
-        raise ValueError("These bytes are not a code: they do not begin with 'RDC'.")
-    if data[:4] != MAGIC:
-        raise ValueError(f"Version {data[3:4]!r} of the layout is unknown; this rdlib reads {MAGIC[3:]!r}.")
-    if len(data) < ENVELOPE or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+def open_envelope(data: bytes) -> tuple[tuple[int, int], dict[str, Entry], bytes]:
+    """Check magic, length and checksum of a file; return the shape of its weights, its streams, and their bytes."""
+    begin = MAGIC + VERSION
+    if data[: len(MAGIC)] != MAGIC:
+        raise ValueError(f"These bytes are not a code: they do not begin with {MAGIC.decode()!r}.")
+    if data[: len(begin)] != begin:
+        found = data[len(MAGIC) : len(begin)]
+        raise ValueError(f"Version {found!r} of the layout is unknown; this rdlib reads {VERSION!r}.")
+    body, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
+    if len(body) < len(begin) or struct.pack("<I", zlib.crc32(body)) != checksum:
         raise ValueError("The code is cut short or was changed: its checksum does not match.")
-    (length,) = struct.unpack_from("<I", data, len(MAGIC))
     try:
-        header = json.loads(data[8 : 8 + length])
-        for name, _, shape, size in [["code", [], header["shape"], 0], *header["streams"]]:
-            if (
-                type(name) is not str
-                or type(shape) is not list
-                or not all(_is_count(n) for n in [*shape, size])
-            ):
-                raise ValueError(f"It describes a stream as {[name, shape, size]}.")
-        _, _ = header["shape"]
-        expected = sum(entry[3] for entry in header["streams"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        shape, entries, begin = read_header(body)
+    except ValueError as error:
         raise ValueError("The header of the code cannot be read.") from error
-    payload = data[8 + length : -4]
-    if len(payload) != expected:
-        raise ValueError(f"The streams of the code take {expected} bytes, but {len(payload)} are there.")
-    return header, payload
+    expected = sum(entry.bits for entry in entries.values()) // 8
+    if len(body) - begin != expected:
+        raise ValueError(f"The streams of the code take {expected} bytes, but {len(body) - begin} are there.")
+    return shape, entries, body[begin:]
 
 
-def _is_count(n: object) -> bool:
-    """Whether the header of a file may give ``n`` as a number of rows, symbols or bytes."""
-    return type(n) is int and 0 <= n < 1 << 48
+def _refuse_endless(name: str, entry: Entry, shape: tuple[int, int]) -> None:
+    """Raise where a stream claims far more symbols than its bits pay for, or the weights can have."""
+    count = math.prod(entry.shape)
+    if count > FREE + 64 * entry.bits or (
+        not entry.bits and count > math.prod(shape) + 256 * (sum(shape) + 1)
+    ):
+        raise ValueError(f"{entry.bits} bits of {name!r} cannot be {count} symbols of weights {shape}.")
 
 
 def frequency_table(symbols: np.ndarray, size: int) -> Stream:
     """Model of a source for entropy coding, one byte a symbol: −16·log₂ of its frequency, rounded.
 
-    Rounding a frequency to a sixteenth of an octave costs at most about 10⁻⁴ bit a symbol; 255 marks a symbol
-    that does not occur.
+    Rounding to a sixteenth of an octave costs about 10⁻⁴ bit a symbol, and at most ½·(ln 2/32)²/ln 2 = 3.4·10⁻⁴
+    while no symbol that occurs is rarer than 2⁻¹⁶; 255 marks a symbol that does not occur.
 
     Args:
         symbols: integers 0 … size − 1, any shape.
@@ -223,35 +236,30 @@ def table_of_counts(counts: np.ndarray) -> Stream:
     return Stream.fixed(steps.astype(np.uint8), 256)
 
 
-def format_from(spec: list, arrays: Mapping[str, np.ndarray]) -> Format:
-    """The format that a header names; ``arrays`` are the streams that stand before it.
+def _completed(form: Format | type[Format], streams: Mapping[str, Stream]) -> Format:
+    """The format of an entry, with the streams before it where it is read with one.
 
     Raises:
-        ValueError: the format is unknown, or lacks a stream that it is read with.
+        ValueError: such a stream is missing, or is no table, class or count.
     """
-    match spec:
-        case ["fixed", int(size)] if 0 < size <= 1 << 32:
-            return Fixed(size)
-        case ["float", str(dtype)] if dtype in FLOATS:
-            return Float(dtype)
-        case ["ans"]:
-            return Ans(*_needed(spec, arrays, table=1))
-        case ["classified"]:
-            return ClassifiedAns(*_needed(spec, arrays, table=2, row_class=1))
-        case ["context"]:
-            return ContextAns(*_needed(spec, arrays, table=2, counts=1))
-    raise ValueError(f"A stream has the format {spec!r}, which is unknown.")
+    if not isinstance(form, type):
+        return form
+    if form is Ans:
+        return form(*_needed(streams, table=1))
+    if form is ClassifiedAns:
+        return form(*_needed(streams, table=2, row_class=1))
+    return form(*_needed(streams, table=2, counts=1))
 
 
-def _needed(spec: list, arrays: Mapping[str, np.ndarray], **dimensions: int) -> list[np.ndarray]:
+def _needed(streams: Mapping[str, Stream], **dimensions: int) -> list[np.ndarray]:
     """The streams that a format is read with: integers, of so many dimensions; a table has one byte a symbol."""
     for name, count in dimensions.items():
-        if name not in arrays:
-            raise ValueError(f"A stream of the format {spec!r} cannot be read without {name!r} before it.")
-        array = arrays[name]
+        if name not in streams:
+            raise ValueError(f"An entropy-coded stream cannot be read without {name!r} before it.")
+        array = streams[name].array
         if array.ndim != count or (array.dtype != np.uint8 if name == "table" else array.dtype.kind != "u"):
             raise ValueError(
-                f"A stream of the format {spec!r} cannot be read with a {name!r} of {array.dtype} "
+                f"An entropy-coded stream cannot be read with a {name!r} of {array.dtype} "
                 f"and shape {array.shape}."
             )
-    return [arrays[name] for name in dimensions]
+    return [streams[name].array for name in dimensions]

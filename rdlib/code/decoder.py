@@ -41,6 +41,8 @@ class Decoder(ABC):
             raise
         except (ValueError, ArithmeticError, IndexError, TypeError) as error:
             raise self._refusal(str(error).removesuffix(".")) from error
+        except MemoryError as error:
+            raise self._refusal(f"weights {code.shape} do not fit into memory") from error
         if W.shape != tuple(code.shape):
             raise self._refusal(f"they are of weights {W.shape}, but the code is said to be of {code.shape}")
         if (

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 
-from rdlib.code.format import Format, refuse_endless
+from rdlib.code.format import Format
 
 WORDS = 32  # of 32 bits: room for the symbols of an alphabet that is not a power of two, packed together
 
@@ -22,33 +22,27 @@ class Fixed(Format):
 
     size: int
 
-    @property
-    def spec(self) -> list:
-        return ["fixed", self.size]
-
-    def _count_bits(self, count: int) -> int:
+    def bits_for(self, count: int) -> int:
         digits, width = block(self.size)
         blocks, rest = divmod(count, digits)
-        return blocks * width + (self.size**rest - 1).bit_length()
-
-    def bits(self, array: np.ndarray) -> int:
-        return self._count_bits(array.size)
+        return 8 * -(-(blocks * width + (self.size**rest - 1).bit_length()) // 8)
 
     def pack(self, array: np.ndarray) -> bytes:
         digits, width = block(self.size)
         numbers = _join_digits(array.ravel().astype(np.uint32), self.size, digits, -(-width // 32))
-        return _pack_bits(numbers, width)[: -(-self.bits(array) // 8)].tobytes()
+        return _pack_bits(numbers, width)[: self.bits(array) // 8].tobytes()
 
     def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+        self.expect(data, shape)
+        if self.size < 2:
+            return np.broadcast_to(np.uint8(0), shape)  # any number of them takes no memory
         count = math.prod(shape)
-        self.expect(data, self._count_bits(count))
-        refuse_endless(count if self.size < 2 else 0)
         digits, width = block(self.size)
         blocks = -(-count // digits)
         raw = np.zeros(-(-blocks * width // 8), np.uint8)  # the last block is whole again
         raw[: len(data)] = np.frombuffer(data, np.uint8)
         symbols = _split_digits(_unpack_bits(raw, width, blocks), self.size, digits, count)
-        return symbols.astype(np.min_scalar_type(max(self.size - 1, 0))).reshape(shape)
+        return symbols.astype(np.min_scalar_type(self.size - 1)).reshape(shape)
 
 
 @lru_cache

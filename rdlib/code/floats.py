@@ -1,6 +1,5 @@
 """Numbers at the width of a float type."""
 
-import math
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -28,10 +27,6 @@ class Float(Format):
     dtype: str = "float16"
 
     @property
-    def spec(self) -> list:
-        return ["float", self.dtype]
-
-    @property
     def _numpy(self) -> np.dtype:
         if self.dtype not in FLOATS:
             raise ValueError(f"Unknown float format {self.dtype!r}; known are {', '.join(FLOATS)}.")
@@ -54,14 +49,14 @@ class Float(Format):
             )
         return rounded
 
-    def bits(self, array: np.ndarray) -> int:
-        return array.size * self._numpy.itemsize * 8
+    def bits_for(self, count: int) -> int:
+        return 8 * self._numpy.itemsize * count
 
     def pack(self, array: np.ndarray) -> bytes:
         return np.ascontiguousarray(array.astype(self._numpy)).tobytes()
 
     def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        self.expect(data, math.prod(shape) * self._numpy.itemsize * 8)
+        self.expect(data, shape)
         array = np.frombuffer(data, self._numpy).reshape(shape)
         if not np.isfinite(array).all():
             raise ValueError(f"A stream of {self.dtype} holds NaN or Inf, which no encoder writes.")

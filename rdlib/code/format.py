@@ -1,31 +1,36 @@
 """How an array is written down: what every format can do.
 
-Each format knows the price of an array in bits before it writes anything, and packs it into that many bits,
-filled up to whole bytes.
+Each format knows the price of an array, whole bytes, before it writes anything, and packs it into as many.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
-
-FREE = 1 << 32  # symbols that are believed though nothing was paid for them
 
 
 class Format(ABC):
     """A way of writing an array."""
 
-    @property
-    @abstractmethod
-    def spec(self) -> list:
-        """The format as the header of a file names it."""
+    def bits_for(self, count: int) -> int:
+        """Price of ``count`` entries, a multiple of 8, where it follows from their number.
 
-    @abstractmethod
+        Raises:
+            TypeError: it depends on what they are.
+        """
+        raise TypeError(f"The price in {type(self).__name__} depends on the entries.")
+
     def bits(self, array: np.ndarray) -> int:
-        """Price of an array."""
+        """Price of an array, a multiple of 8."""
+        return self.bits_for(array.size)
+
+    def bits_of_counts(self, counts: np.ndarray) -> int:
+        """Price of an array in which symbol k occurs counts[k] times, a multiple of 8: exact, or to a few words."""
+        return self.bits_for(int(counts.sum()))
 
     @abstractmethod
     def pack(self, array: np.ndarray) -> bytes:
-        """The array as ⌈bits / 8⌉ bytes."""
+        """The array as :meth:`bits` / 8 bytes."""
 
     @abstractmethod
     def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -35,13 +40,8 @@ class Format(ABC):
             ValueError: the bytes do not hold an array of this shape.
         """
 
-    def expect(self, data: bytes, bits: int) -> None:
-        """Raise unless ``data`` is as long as a price of ``bits`` says."""
-        if len(data) != -(-bits // 8):
-            raise ValueError(f"A stream of {bits} bits takes {-(-bits // 8)} bytes, not {len(data)}.")
-
-
-def refuse_endless(count: int) -> None:
-    """Raise where a stream claims more symbols without a bit than any matrix has weights."""
-    if count > FREE:
-        raise ValueError(f"A stream of no bits cannot hold {count} symbols; at most {FREE} are believed.")
+    def expect(self, data: bytes, shape: tuple[int, ...]) -> None:
+        """Raise unless ``data`` is as long as the price of an array of this shape says."""
+        length = self.bits_for(math.prod(shape)) // 8
+        if len(data) != length:
+            raise ValueError(f"A stream of shape {shape} takes {length} bytes, not {len(data)}.")

@@ -88,7 +88,7 @@ def plan_model(root: Path, model: str) -> tuple[str, list[Step]]:
     folder = Path(model).expanduser()
     if model == "embedded" or not (model and folder.is_dir()):
         name = model.replace("/", "--")
-        if not re.fullmatch(r"embedded|\w[\w.-]*/\w[\w.-]*", model):
+        if not re.fullmatch(r"embedded|\w[\w.-]*/[\w.-]+(@[\w./-]+)?", model):
             raise ParameterError(
                 f"There is no folder {model!r}, and it is not a hub id of the form owner/name."
             )

@@ -5,8 +5,41 @@ are independent, so that the number of threads does not change a result.  Arithm
 of the packages that the formats come from, so that Ŵ equals theirs to the last bit.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 from numba import njit, prange
+
+from rdlib.code.code import Stream
+from rdlib.quantizers.base import Quantizer
+
+
+@dataclass(frozen=True)
+class BlockFormat(Quantizer):
+    """A format of another package, with a scale for every few weights.
+
+    Args:
+        bits: the nominal rate; most formats have one.
+        size: weights in a block.
+
+    Raises:
+        ValueError: the format does not have that rate, or ``size`` is less than 1.
+    """
+
+    bits: int = 4
+    size: int = 32
+    bits_allowed: ClassVar[range] = range(4, 5)
+    family: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 1:
+            raise ValueError(f"A block holds at least 1 weight, not {self.size}.")
+
+    @property
+    def method(self) -> str:
+        return f"{self.family} g{self.size}"
 
 
 def reciprocal(scales: np.ndarray, numerator: float = 1) -> np.ndarray:
@@ -75,6 +108,45 @@ def table_indices(rows: np.ndarray, inverse: np.ndarray, bounds: np.ndarray, wid
     return index
 
 
+def steps_in_blocks(
+    rows: np.ndarray,
+    inverse: np.ndarray,
+    width: int,
+    low: np.ndarray | float = 0,
+    shift: np.ndarray | float = 0,
+) -> np.ndarray:
+    """(w − low)·inverse + shift, float32: how many steps above the lowest level each weight is, not yet rounded.
+
+    Args:
+        rows: float32 (rows, columns).
+        inverse: steps per unit of w of each block, float32 (rows, ⌈columns / width⌉).
+        width: weights in a block.
+        low: of each block, or of all.
+        shift: of each block, or of all.
+    """
+    low, shift = (np.broadcast_to(np.float32(x), inverse.shape) for x in (low, shift))
+    return _steps_in_blocks(rows, inverse, low, shift, width)
+
+
+@njit(parallel=True, cache=True)
+def _steps_in_blocks(
+    rows: np.ndarray, inverse: np.ndarray, low: np.ndarray, shift: np.ndarray, width: int
+) -> np.ndarray:
+    blocks = inverse.shape[1]
+    steps = np.empty(rows.shape, np.float32)
+    for b in prange(inverse.size):
+        i, g = b // blocks, b % blocks
+        w, x = rows[i, g * width : (g + 1) * width], steps[i, g * width : (g + 1) * width]
+        for j in range(len(w)):
+            x[j] = (w[j] - low[i, g]) * inverse[i, g] + shift[i, g]
+    return steps
+
+
+def as_indices(steps: np.ndarray, levels: int) -> Stream:
+    """Whole steps as the indices of so many levels; what lies beyond the ends goes to them."""
+    return Stream.fixed(np.clip(steps, 0, levels - 1), levels)
+
+
 def table_weights(index: np.ndarray, scales: np.ndarray, table: np.ndarray, width: int) -> np.ndarray:
     """ŵ = s·t_q, float32.
 
@@ -107,14 +179,3 @@ def _table_weights(index: np.ndarray, scales: np.ndarray, table: np.ndarray, wid
         for j in range(len(q)):
             w[j] = scales[b] * table[q[j]]
     return weights
-
-
-def as_size(size: int) -> int:
-    """The size of a block, if it is at least 1.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if size < 1:
-        raise ValueError(f"A block holds at least 1 weight, not {size}.")
-    return size

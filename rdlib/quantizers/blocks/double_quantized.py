@@ -8,7 +8,7 @@ from rdlib.code.code import Code, Stream
 from rdlib.quantizers.blocks.blocks import block_peaks, reciprocal, table_weights
 from rdlib.quantizers.wrappers import Wrapper
 
-BLOCK = 256  # scales that share a scale
+NESTED_BLOCK = 256  # scales that share a scale
 GRID = 65535  # steps from −1 to 1 to which bitsandbytes rounds before it looks a level up
 
 
@@ -45,9 +45,13 @@ class DoubleQuantized(Wrapper):
         }
         return Code(code.shape, dict(code.streams) | streams)
 
+    def levels(self, code: Code) -> np.ndarray:
+        """The table t, float32 (256,)."""
+        return DYNAMIC
+
     def reconstruct(self, code: Code) -> np.ndarray:
         index = code["scale"]
-        deviation = table_weights(index.reshape(1, -1), code["scale_scale"], DYNAMIC, BLOCK)
+        deviation = table_weights(index.reshape(1, -1), code["scale_scale"], self.levels(code), NESTED_BLOCK)
         scale = Stream.floats(deviation.reshape(index.shape) + code.number("scale_mean"), "float32")
         return self.inner.decode(Code(code.shape, dict(code.streams) | {"scale": scale}))
 
@@ -60,7 +64,7 @@ def dynamic_map() -> np.ndarray:
     Returns:
         float32 (256,), rising.
 
-    Source: Dettmers 2016, arXiv:1511.04561, as bitsandbytes' ``create_dynamic_map`` builds it.
+    Source: Dettmers 2015, arXiv:1511.04561, as bitsandbytes' ``create_dynamic_map`` builds it.
     """
     positive = [np.zeros(1, np.float32)]
     for decade in range(7):
@@ -93,8 +97,8 @@ def nearest_dynamic(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         the index, uint8 (n,), and m, float32 (⌈n / 256⌉,).
     """
-    largest = np.abs(block_peaks(values[None], BLOCK))[0]
-    unit = np.clip(values * np.repeat(reciprocal(largest), BLOCK)[: len(values)], -1, 1)
+    largest = np.abs(block_peaks(values[None], NESTED_BLOCK))[0]
+    unit = np.clip(values * np.repeat(reciprocal(largest), NESTED_BLOCK)[: len(values)], -1, 1)
     step = np.trunc((unit + np.float32(1)) * np.float32(GRID / 2) + np.float32(0.5))
     steps = np.float32(-1) + np.float32(2) * step / np.float32(GRID)
     return np.searchsorted((DYNAMIC[1:] + DYNAMIC[:-1]) / 2, steps).astype(np.uint8), largest

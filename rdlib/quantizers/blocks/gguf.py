@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks.blocks import (
-    as_size,
+    BlockFormat,
+    as_indices,
     block_peaks,
     block_ranges,
     reciprocal,
+    steps_in_blocks,
     table_weights,
     widths,
 )
@@ -26,28 +26,12 @@ from rdlib.weights import as_float32
 
 
 @dataclass(frozen=True)
-class _Gguf(Quantizer):
-    """Evenly spaced levels, a float16 or two for each block of a row.
-
-    Args:
-        bits: the nominal rate of the format.
-        size: weights in a block; GGUF has 32.
-
-    Raises:
-        ValueError: ``bits`` is another rate, or ``size`` is less than 1.
-    """
-
-    bits: int
-    size: int = 32
-    family: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        as_size(self.size)
+class _Gguf(BlockFormat):
+    """Evenly spaced levels, a float16 or two for each block of a row."""
 
     @property
     def method(self) -> str:
-        return f"GGUF {self.family} g{self.size}"
+        return f"GGUF {super().method}"
 
     @property
     def levels(self) -> int:
@@ -66,9 +50,8 @@ class _SignedMaximum(_Gguf):
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
         values, half = as_float32(W), self.levels // 2
         step = block_peaks(values, self.size) / np.float32(-half)
-        zero, shift = np.zeros_like(step), np.float32(half + 0.5)
-        index = _truncated_steps(values, zero, reciprocal(step), shift, self.levels, self.size)
-        return Code(values.shape, {"index": Stream.fixed(index, self.levels), "scale": Stream.floats(step)})
+        steps = np.floor(steps_in_blocks(values, reciprocal(step), self.size, shift=half + 0.5))
+        return Code(values.shape, {"index": as_indices(steps, self.levels), "scale": Stream.floats(step)})
 
     def reconstruct(self, code: Code) -> np.ndarray:
         table = np.arange(self.levels, dtype=np.float32) - self.levels // 2
@@ -110,9 +93,9 @@ class _Range(_Gguf):
         values = as_float32(W)
         low, high = block_ranges(values, self.size)
         step = widths(low, high) / np.float32(self.levels - 1)
-        index = _truncated_steps(values, low, reciprocal(step), np.float32(0.5), self.levels, self.size)
+        steps = np.floor(steps_in_blocks(values, reciprocal(step), self.size, low, 0.5))
         streams = {
-            "index": Stream.fixed(index, self.levels),
+            "index": as_indices(steps, self.levels),
             "scale": Stream.floats(step),
             "minimum": Stream.floats(low),
         }
@@ -163,40 +146,15 @@ class Q8_0(_Gguf):
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
         values = as_float32(W)
         step = np.abs(block_peaks(values, self.size)) / np.float32(127)
-        index = _rounded_steps(values, reciprocal(step), self.size)
-        return Code(values.shape, {"index": Stream.fixed(index, 256), "scale": Stream.floats(step)})
+        steps = 128 + _half_away(steps_in_blocks(values, reciprocal(step), self.size))
+        return Code(values.shape, {"index": as_indices(steps, 256), "scale": Stream.floats(step)})
 
     def reconstruct(self, code: Code) -> np.ndarray:
         return table_weights(code["index"], code["scale"], np.arange(-128.0, 128.0), self.size)
 
 
-@njit(parallel=True, cache=True)
-def _truncated_steps(
-    rows: np.ndarray, low: np.ndarray, inverse: np.ndarray, shift: float, levels: int, width: int
-) -> np.ndarray:
-    """⌊(w − low)·inverse + shift⌋, from 0 to levels − 1, uint8; ``low`` and ``inverse`` for each block."""
-    blocks = inverse.shape[1]
-    index = np.empty(rows.shape, np.uint8)
-    for b in prange(inverse.size):
-        i, g = b // blocks, b % blocks
-        w, q = rows[i, g * width : (g + 1) * width], index[i, g * width : (g + 1) * width]
-        for j in range(len(w)):
-            steps = np.floor((w[j] - low[i, g]) * inverse[i, g] + shift)
-            q[j] = np.uint8(min(max(steps, np.float32(0)), np.float32(levels - 1)))
-    return index
-
-
-@njit(parallel=True, cache=True)
-def _rounded_steps(rows: np.ndarray, inverse: np.ndarray, width: int) -> np.ndarray:
-    """round(w·inverse) + 128, halves away from zero, uint8; ``inverse`` for each block."""
-    blocks = inverse.shape[1]
-    index = np.empty(rows.shape, np.uint8)
-    for b in prange(inverse.size):
-        i, g = b // blocks, b % blocks
-        w, q = rows[i, g * width : (g + 1) * width], index[i, g * width : (g + 1) * width]
-        for j in range(len(w)):
-            steps = abs(w[j] * inverse[i, g])
-            whole = np.floor(steps)
-            nearest = whole + np.floor(np.float32(2) * (steps - whole))
-            q[j] = np.uint8(np.float32(128) + np.copysign(nearest, w[j]))
-    return index
+def _half_away(x: np.ndarray) -> np.ndarray:
+    """The nearest integer, halves away from zero, as C rounds."""
+    size = np.abs(x)
+    whole = np.floor(size)
+    return np.copysign(whole + np.floor(2 * (size - whole)), x)

@@ -7,8 +7,14 @@ import numpy as np
 from numba import njit, prange
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.blocks.blocks import as_size, block_ranges, table_weights, widths
+from rdlib.quantizers.blocks.blocks import (
+    BlockFormat,
+    as_indices,
+    block_ranges,
+    steps_in_blocks,
+    table_weights,
+    widths,
+)
 from rdlib.weights import as_float32
 
 P = 0.7  # of the ℓ_p norm of the error
@@ -19,7 +25,7 @@ STEEPEST = np.float32(2e4)  # steps per unit of w, for the sake of float16
 
 
 @dataclass(frozen=True)
-class HQQ(Quantizer):
+class HQQ(BlockFormat):
     """ŵ = s·(q − z) with a float z for each group that makes Σ |w − ŵ|^p small, p = 0.7; no data is needed.
 
     s is the range of the group over 2^b − 1.  With an error e split off from the rest, two steps alternate:
@@ -30,28 +36,13 @@ class HQQ(Quantizer):
     Groups run along a row, and the last one of a row may be shorter.  Streams: ``index`` (q, b bits), ``scale``
     (s, float16), ``zero`` (z, float16): 32 / size bits a weight.
 
-    Args:
-        bits: nominal rate.
-        size: weights in a group.
-
-    Raises:
-        ValueError: ``bits`` is not from 1 to 8, or ``size`` is less than 1.
-
     Source: Badri and Shaji 2023, Half-Quadratic Quantization of Large Machine Learning Models,
     https://mobiusml.github.io/hqq_blog; the ``hqq`` package 0.2.8, ``axis=1``.
     """
 
-    bits: int
     size: int = 64
     bits_allowed: ClassVar[range] = range(1, 9)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        as_size(self.size)
-
-    @property
-    def method(self) -> str:
-        return f"HQQ g{self.size}"
+    family: ClassVar[str] = "HQQ"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
         values, last = as_float32(W), np.float32((1 << self.bits) - 1)
@@ -61,9 +52,9 @@ class HQQ(Quantizer):
         if self.bits == 4:  # as hqq starts
             zero = np.rint(zero)
         zero = _half_quadratic(values, steps, zero, last, self.size)
-        index = _nearest_steps(values, steps, zero, last, self.size)
+        index = np.rint(steps_in_blocks(values, steps, self.size, shift=zero))
         streams = {
-            "index": Stream.fixed(index, 1 << self.bits),
+            "index": as_indices(index, 1 << self.bits),
             "scale": Stream.floats(1 / steps),
             "zero": Stream.floats(zero),
         }
@@ -121,18 +112,3 @@ def _proximal_step(
             total += q - (w[j] - e) * s
         moved[i, g] = total / len(w)
     return moved, errors
-
-
-@njit(parallel=True, cache=True)
-def _nearest_steps(
-    rows: np.ndarray, steps: np.ndarray, zero: np.ndarray, last: float, width: int
-) -> np.ndarray:
-    """round(w·steps + zero), from 0 to ``last``, uint8."""
-    groups = steps.shape[1]
-    index = np.empty(rows.shape, np.uint8)
-    for b in prange(steps.size):
-        i, g = b // groups, b % groups
-        w, q = rows[i, g * width : (g + 1) * width], index[i, g * width : (g + 1) * width]
-        for j in range(len(w)):
-            q[j] = np.uint8(min(max(np.rint(w[j] * steps[i, g] + zero[i, g]), np.float32(0)), last))
-    return index

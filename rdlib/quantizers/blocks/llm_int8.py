@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.blocks.blocks import block_peaks, reciprocal, table_weights
+from rdlib.quantizers.blocks.blocks import as_indices, block_peaks, reciprocal, steps_in_blocks, table_weights
 from rdlib.weights import as_float32
 
-LARGEST = 127
+LAST = 127
 INTEGERS = np.arange(-128, 128, dtype=np.float32)  # −128 has a code, but no weight takes it
 
 
@@ -40,29 +39,18 @@ class LLMInt8(Quantizer):
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
         values = as_float32(W)
-        scale = np.abs(block_peaks(values, max(values.shape[1], 1)).ravel())
-        if scale.size and scale.max() > np.finfo(np.float32).max / LARGEST:
-            raise ValueError(
-                f"{LARGEST} times the weight {scale.max():.3g} does not fit float32: scale W down."
-            )
-        index = _nearest_integers(values, reciprocal(scale, LARGEST))
+        width = max(values.shape[1], 1)
+        scale = np.abs(block_peaks(values, width).ravel())
+        if scale.size and scale.max() > np.finfo(np.float32).max / LAST:
+            raise ValueError(f"{LAST} times the weight {scale.max():.3g} does not fit float32: scale W down.")
+        steps = np.rint(steps_in_blocks(values, reciprocal(scale, LAST)[:, None], width))
         streams = {
-            "index": Stream.fixed(index, len(INTEGERS)),
+            "index": as_indices(steps + len(INTEGERS) // 2, len(INTEGERS)),
             "scale": Stream.floats(scale, "float32"),
         }
         return Code(values.shape, streams)
 
     def reconstruct(self, code: Code) -> np.ndarray:
         weights = table_weights(code["index"], code["scale"], INTEGERS, max(code.shape[1], 1))
-        weights *= np.float32(1 / LARGEST)  # after s·q, as bitsandbytes does
+        weights *= np.float32(1 / LAST)  # after s·q, as bitsandbytes does
         return weights
-
-
-@njit(parallel=True, cache=True)
-def _nearest_integers(rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """round(w·inverse) + 128, ties to even, uint8, with one ``inverse`` a row."""
-    index = np.empty(rows.shape, np.uint8)
-    for i in prange(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            index[i, j] = np.uint8(np.rint(rows[i, j] * inverse[i]) + np.float32(128))
-    return index

@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.blocks.blocks import as_size, block_peaks, reciprocal, table_indices, table_weights
+from rdlib.quantizers.blocks.blocks import BlockFormat, block_peaks, reciprocal, table_indices, table_weights
 from rdlib.weights import as_float32
 
 MAGNITUDES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)  # of E2M1, in the order of its bits
@@ -31,34 +30,17 @@ BOUNDS = _bounds()
 
 
 @dataclass(frozen=True)
-class MXFP4(Quantizer):
+class MXFP4(BlockFormat):
     """ŵ = 2^e·t_q, e = ⌊log₂ max |w|⌋ − 2 for each block, t the 16 floats E2M1; 4.25 bits at block 32.
 
     A largest weight between 6 and 8 times 2^e is cut to 6.  Blocks run along a row, and the last one of a row may
     be shorter.  Streams: ``index`` (4 bits), ``scale`` (2^e, E8M0: 8 / size bits a weight).
 
-    Args:
-        bits: 4.
-        size: weights in a block.
-
-    Raises:
-        ValueError: ``bits`` is not 4, or ``size`` is less than 1.
-
     Source: Open Compute Project, Microscaling Formats (MX) Specification 1.0 (2023), sections 5.3.3 and 6.3;
     Rouhani et al. 2023, arXiv:2310.10537.
     """
 
-    bits: int = 4
-    size: int = 32
-    bits_allowed: ClassVar[range] = range(4, 5)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        as_size(self.size)
-
-    @property
-    def method(self) -> str:
-        return f"MXFP4 g{self.size}"
+    family: ClassVar[str] = "MXFP4"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
         values = as_float32(W)
@@ -73,34 +55,18 @@ class MXFP4(Quantizer):
 
 
 @dataclass(frozen=True)
-class NVFP4(Quantizer):
+class NVFP4(BlockFormat):
     """ŵ = (s·s_g)·t_q: s_g an E4M3 for each block, s a float32 for all, t the 16 floats E2M1; 4.5 bits at block 16.
 
     s = max |w| / (448·6), so that the largest block has the largest s_g; a block far below the others has an s_g of
     no less than 2⁻⁶.  Blocks run along a row, and the last one of a row may be shorter.  Weights below about 10⁻³⁵
     become zero.  Streams: ``index`` (4 bits), ``scale`` (s_g, E4M3: 8 / size bits a weight), ``tensor_scale`` (s).
 
-    Args:
-        bits: 4.
-        size: weights in a block.
-
-    Raises:
-        ValueError: ``bits`` is not 4, or ``size`` is less than 1.
-
     Source: NVIDIA 2025, arXiv:2509.25149, section 2 and appendix C.
     """
 
-    bits: int = 4
     size: int = 16
-    bits_allowed: ClassVar[range] = range(4, 5)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        as_size(self.size)
-
-    @property
-    def method(self) -> str:
-        return f"NVFP4 g{self.size}"
+    family: ClassVar[str] = "NVFP4"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
         values = as_float32(W)

@@ -10,8 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.code.code import Code, Stream
-from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.blocks.blocks import as_size, block_peaks, reciprocal, table_indices, table_weights
+from rdlib.quantizers.blocks.blocks import BlockFormat, block_peaks, reciprocal, table_indices, table_weights
 from rdlib.weights import as_float32
 
 SMALLEST = np.float32(1e-38)  # bitsandbytes divides by no less
@@ -25,33 +24,15 @@ def _public(levels: list[float], largest: float = 1) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Table(Quantizer):
+class _Table(BlockFormat):
     """ŵ = s·t_q, s the largest magnitude of a block, t a rising table of 16 levels from −1 to 1.
 
     Blocks run over the whole matrix, row after row; the last one may be shorter.  Streams: ``index`` (4 bits),
     ``scale`` (s, float32: 32 / size bits a weight).
-
-    Args:
-        bits: 4.
-        size: weights in a block.
-
-    Raises:
-        ValueError: ``bits`` is not 4, or ``size`` is less than 1.
     """
 
-    bits: int = 4
     size: int = 64
-    bits_allowed: ClassVar[range] = range(4, 5)
-    family: ClassVar[str]
     table: ClassVar[np.ndarray]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        as_size(self.size)
-
-    @property
-    def method(self) -> str:
-        return f"{self.family} g{self.size}"
 
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
         values = as_float32(W)

@@ -7,7 +7,7 @@ from rdlib.quantizers.lattice.lattice import Lattice
 from rdlib.quantizers.vector.codebook import Codebook
 from rdlib.quantizers.vector.public_codebook import PublicCodebook
 
-LARGEST = 16  # bits of an index
+INDEX_BITS = 16  # at most
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LatticeBall(PublicCodebook):
 
     @property
     def bits_allowed(self) -> tuple[float, ...]:
-        return tuple(k / self.dimension for k in range(1, LARGEST + 1))
+        return tuple(k / self.dimension for k in range(1, INDEX_BITS + 1))
 
     @property
     def method(self) -> str:

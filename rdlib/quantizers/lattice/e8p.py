@@ -49,7 +49,7 @@ class E8P(PublicCodebook):
 
 
 def magnitudes() -> np.ndarray:
-    """A, float64 (256, 8): the 227 of D̂8 with Σ a² ≤ 10, sorted like words in a dictionary, and 29 with Σ a² = 12."""
+    """The rows a, float64 (256, 8): 227 of D̂8 with Σ a² ≤ 10, in lexicographic order, and 29 with Σ a² = 12."""
     grid = np.array(list(product((0.5, 1.5, 2.5), repeat=8)))
     padding = np.full((len(HALVES.split()), 8), 1.5)
     for row, places in zip(padding, HALVES.split(), strict=True):

@@ -37,7 +37,7 @@ class Lattice:
 
     @property
     def dimension(self) -> int:
-        """D, how many weights a point stands for."""
+        """The dimension d: how many weights a point stands for."""
         return len(self.stretch)
 
     @cached_property
@@ -57,7 +57,7 @@ class Lattice:
         return np.unique(self.stretch, return_inverse=True)[1]
 
     def nearest(self, points: np.ndarray) -> np.ndarray:
-        """X of the lattice point nearest to each point, int32 (n, d).
+        """The integers x of the lattice point nearest to each point, int32 (n, d).
 
         Args:
             points: (n, d), within 2³⁰.
@@ -80,7 +80,7 @@ class Lattice:
         return place[(x & 1) @ binary]
 
     def within(self, centre: np.ndarray, radius: float) -> np.ndarray:
-        """X of all lattice points at most so far from a centre, int64 (n, d), sorted like words in a dictionary.
+        """The integers x of all lattice points at most so far from a centre, int64 (n, d), in lexicographic order.
 
         Args:
             centre: (d,).
@@ -101,7 +101,7 @@ class Lattice:
         return points[np.lexsort(points.T[::-1])]
 
     def ball(self, count: int) -> np.ndarray:
-        """X of the ``count`` lattice points nearest to a centre near the origin, int64 (count, d).
+        """The integers x of the ``count`` lattice points nearest to a centre near the origin, int64 (count, d).
 
         The centre, (√p mod 1 − ½) / 2 with another prime p on every axis, is in general position: square roots of
         primes are independent over the rational numbers, so no two points are equally far, and there are no ties.

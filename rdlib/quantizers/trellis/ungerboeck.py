@@ -1,4 +1,4 @@
-"""Trellis-coded quantization with Ungerboeck's codes: half a decibel to 1.3 dB from 4 to 256 states.
+"""Trellis-coded quantization with Ungerboeck's codes: 1.0 to 1.3 dB from 4 to 256 states.
 
 The levels are dealt in turn to four subsets D0, D1, D2, D3.  In each state of a convolutional code only two of
 them are allowed, D0 and D2 or D1 and D3; one bit says which, and leads to the next state.  So each weight may
@@ -30,9 +30,9 @@ PARITY_CHECKS = {
     256: (0o515, 0o362),
 }
 SUBSETS = 4
-TRAINING = 1 << 16  # weights on which levels are designed
-ROUNDS = 8  # of search and centroids
-STEPS = 6  # of the search for the step
+DESIGN_SAMPLE = 1 << 16  # weights on which levels are designed
+DESIGN_ROUNDS = 8  # of search and centroids
+STEP_UPDATES = 6  # of the search for the step
 
 
 @cache
@@ -115,10 +115,10 @@ class TrellisCoded(_Ungerboeck):
     def _design(self, x: np.ndarray) -> np.ndarray:
         """Levels of least squared error on a part of the sequences: search paths, move levels to centroids."""
         size = 2 << self.bits
-        some = x[:: max(x.size // TRAINING, 1)]
+        some = x[:: max(x.size // DESIGN_SAMPLE, 1)]
         levels = np.resize(lloyd_max(Histogram.of(some), size) if some.size else [0.0], size)
         levels.sort()
-        for _ in range(ROUNDS):
+        for _ in range(DESIGN_ROUNDS):
             registers, place = self._search(some, levels.astype(np.float32))
             chosen = (SUBSETS * place + subsets_of(self.states)[registers]).ravel()
             counts = np.bincount(chosen, minlength=size)
@@ -152,7 +152,7 @@ class EntropyCodedTrellis(_Ungerboeck):
     """ŵ = Δ·(4k + c + offset), c the subset on the path: levels without limit, k entropy-coded given c.
 
     The step Δ is such that the payload, one path bit and H(k | c), is the nominal rate.  Levels are moved to the
-    mean of what is written with them.  Streams: ``coset`` (the path, 1 bit a weight), ``table``, ``counts``,
+    mean of what is written with them.  Streams: ``path`` (1 bit a weight), ``table``, ``counts``,
     ``index`` (k, sorted by subset), ``first`` (lowest k), ``offset`` (in Δ / 63.5, a byte a symbol and subset),
     ``step`` (Δ).
 
@@ -180,7 +180,7 @@ class EntropyCodedTrellis(_Ungerboeck):
         sums = np.bincount(symbol.ravel(), residual, SUBSETS * size)
         offset = np.divide(sums, counts, out=np.zeros(SUBSETS * size), where=counts > 0)
         streams = {
-            "coset": Stream.fixed(registers >> (self.register - 1), 2),
+            "path": Stream.fixed(registers >> (self.register - 1), 2),
             **context_streams(cells - first, subset, size, SUBSETS),
             "first": Stream.floats(np.array([first]), "float32"),
             "offset": Stream.fixed(np.rint(63.5 * np.clip(offset, -2, 2)) + 127, 255),
@@ -199,9 +199,9 @@ class EntropyCodedTrellis(_Ungerboeck):
 
     def _step(self, x: np.ndarray) -> float:
         """Δ in units of σ at which 1 + H(k | c) is the nominal rate, on a part of the sequences."""
-        some = x[:: max(x.size // TRAINING, 1)]
+        some = x[:: max(x.size // DESIGN_SAMPLE, 1)]
         step = 2.0 ** (3.05 - self.bits) / SUBSETS  # h(Gaussian) − log₂ 4Δ + 1 bits, if Δ is small
-        for _ in range(STEPS):
+        for _ in range(STEP_UPDATES):
             registers, cells = self._search(some, step)
             subset = subsets_of(self.states)[registers]
             joint = entropy_of(occurrences(SUBSETS * cells + subset))
@@ -210,7 +210,7 @@ class EntropyCodedTrellis(_Ungerboeck):
         return step
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        subset = subsets_of(self.states)[registers_of(code["coset"], 1, self.register)]
+        subset = subsets_of(self.states)[registers_of(code["path"], 1, self.register)]
         index = unsorted(code["index"], subset).astype(np.int64)
         offset = (code["offset"].astype(np.float32) - 127) / np.float32(63.5)
         levels = (

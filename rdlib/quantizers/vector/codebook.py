@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-BLOCK = 256  # points that one thread takes at a time
+POINTS = 256  # points that one thread takes at a time
 
 
 class Tree(NamedTuple):
@@ -88,8 +88,8 @@ class Codebook:
 def _nearest_leaves(points: np.ndarray, tree: Tree) -> np.ndarray:
     """Leaf of the nearest vector for each point."""
     leaves = np.empty(len(points), np.int64)
-    for block in prange(-(-len(points) // BLOCK)):
-        run = slice(block * BLOCK, (block + 1) * BLOCK)
+    for block in prange(-(-len(points) // POINTS)):
+        run = slice(block * POINTS, (block + 1) * POINTS)
         _search(points[run], tree, leaves[run])
     return leaves
 

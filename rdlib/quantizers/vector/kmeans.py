@@ -8,7 +8,7 @@ import numpy as np
 
 WORK = 8_000_000_000  # distances that a stage may compute
 ENOUGH = 10  # iterations, below which a larger sample does not pay
-SAMPLES = (1 << 16, 1 << 18, 1 << 20)  # vectors of each stage
+STAGES = (1 << 16, 1 << 18, 1 << 20)  # vectors of each stage
 STARTS = 8  # random beginnings at most
 TRIED = 12  # iterations after which the best beginning is known well enough
 SMALL = 1 << 22  # distances, below which one thread is faster than many
@@ -52,10 +52,10 @@ def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
 
 def _stages(count: int, entries: int) -> Iterator[tuple[int, int]]:
     """Size of the sample and number of iterations of each stage."""
-    first = min(max(min(SAMPLES[0], WORK // (ENOUGH * entries)), FEWEST * entries), count)
+    first = min(max(min(STAGES[0], WORK // (ENOUGH * entries)), FEWEST * entries), count)
     if count:
         yield first, TRIED
-    for size in sorted({first, *(min(size, count) for size in SAMPLES[1:])}):
+    for size in sorted({first, *(min(size, count) for size in STAGES[1:])}):
         iterations = min(WORK // (size * entries or 1), 100)
         if count and (size == first or (size > first and iterations >= ENOUGH)):
             yield size, max(iterations, ENOUGH)

@@ -12,7 +12,7 @@ from rdlib.quantizers.vector.codebook import Codebook
 from rdlib.quantizers.vector.runs import as_runs, from_runs, sample_of
 from rdlib.weights import as_float32
 
-SAMPLE = 1 << 16  # weights on which the scale is fitted
+SCALE_SAMPLE = 1 << 16  # weights on which the scale is fitted
 COARSE = 0.8  # ratio of neighbouring scales in the first search
 FINE = 1e-3  # relative precision of the second
 
@@ -33,7 +33,7 @@ class PublicCodebook(Quantizer):
     @property
     @abstractmethod
     def dimension(self) -> int:
-        """D, the weights of a run."""
+        """The weights d of a run."""
 
     @abstractmethod
     def codebook(self, size: int) -> Codebook:
@@ -71,7 +71,7 @@ def best_scale(runs: np.ndarray, book: Codebook) -> float:
     norms = np.sqrt((runs**2).sum(axis=-1))
     if not norms.any():
         return 0.0
-    sample = sample_of(runs, SAMPLE)
+    sample = sample_of(runs, SCALE_SAMPLE)
     reach, spread = (f((book.vectors**2).sum(axis=1)) ** 0.5 for f in (np.max, np.mean))
 
     def error(scale: float) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-LARGEST = np.finfo(np.float32).max
+FLOAT32_MAX = np.finfo(np.float32).max
 
 
 def as_runs(values: np.ndarray, d: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def from_runs(runs: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if runs.shape[:2] != (out, -(-columns // d)):
         raise ValueError(f"{runs.shape[0]} × {runs.shape[1]} runs of {d} are no matrix {out} × {columns}.")
     flat = runs.reshape(out, runs.shape[1] * d)[:, :columns]
-    return np.clip(flat, -LARGEST, LARGEST).astype(np.float32)
+    return np.clip(flat, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 
 
 def sample_of(runs: np.ndarray, weights: int) -> np.ndarray:

@@ -15,7 +15,8 @@ from rdlib.quantizers.vector.kmeans import centroids, nearest
 from rdlib.quantizers.vector.runs import as_runs, from_runs
 from rdlib.weights import as_float32, with_room
 
-LARGEST = 16  # bits of an index: a codebook of 65,536 entries
+INDEX_BITS = 16  # at most: a codebook of 65,536 entries
+LONGEST = 16  # weights of a run
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class _Codebooks(Quantizer):
     dimension: int = 4
 
     def __post_init__(self) -> None:
-        if self.dimension not in range(1, LARGEST + 1):
-            raise ValueError(f"A run holds 1 to {LARGEST} weights, not {self.dimension!r}.")
+        if self.dimension not in range(1, LONGEST + 1):
+            raise ValueError(f"A run holds 1 to {LONGEST} weights, not {self.dimension!r}.")
         super().__post_init__()
 
     @property
     def bits_allowed(self) -> tuple[float, ...]:
-        return tuple(k / self.dimension for k in range(1, LARGEST + 1))
+        return tuple(k / self.dimension for k in range(1, INDEX_BITS + 1))
 
     @property
     def entries(self) -> int:
@@ -165,19 +166,19 @@ class ResidualQuantizer(Quantizer):
     bits: float
     dimension: int = 8
     stages: int = 2
-    LARGEST: ClassVar[int] = 12  # bits of an index of one stage
+    stage_bits: ClassVar[int] = 12  # of an index of one stage, at most
 
     def __post_init__(self) -> None:
-        if self.dimension not in range(1, 17) or self.stages < 1:
+        if self.dimension not in range(1, LONGEST + 1) or self.stages < 1:
             raise ValueError(
-                f"A run holds 1 to 16 weights and a residual code at least 1 stage, "
+                f"A run holds 1 to {LONGEST} weights and a residual code at least 1 stage, "
                 f"not {self.dimension!r} and {self.stages!r}."
             )
         super().__post_init__()
 
     @property
     def bits_allowed(self) -> tuple[float, ...]:
-        return tuple(k * self.stages / self.dimension for k in range(1, self.LARGEST + 1))
+        return tuple(k * self.stages / self.dimension for k in range(1, self.stage_bits + 1))
 
     @property
     def method(self) -> str:
