@@ -31,7 +31,8 @@ def work(kind, *folders):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(folders[0]), int(folders[0])))
         return work(*folders[1:])
     if kind == "nobody":  # root may write anywhere
-        nbformat.validate(nbformat.v4.new_notebook())  # imported late, from where nobody may not read
+        nbformat.validate(nbformat.v4.new_notebook())  # imported late, from where nobody may not read,
+        "".encode("utf-8-sig")  # and so is this
         os.seteuid(65534)
         return work(*folders)
     if kind == "census":
