@@ -30,7 +30,7 @@ EXTRA_OF = {
     "census": "census",
     "census/run.py": "cluster",
     "models/hub.py": "models",
-    "models/gguf/grids.py": "gguf",
+    **dict.fromkeys(("checkpoints/llama_cpp.py", "models/gguf/grids.py"), "gguf"),
     **dict.fromkeys(("models/gguf/model.py", "models/gguf/tokenizer.py"), "models"),
 }
 # pyproject.toml says who needs them.

@@ -24,7 +24,7 @@ BELOW: dict[str, set[str]] = {
     "models": {"extras", "files", "weights"},
     "statistics": {"histogram", "models", "weights"},
     "plot": {"extras", "histogram", "theory"},
-    "checkpoints": {"code", "files", "models", "quantizers", "weights"},
+    "checkpoints": {"code", "files", "histogram", "models", "quantizers", "weights"},
     "network": {"extras", "files", "models", "weights"},
     "functional": {"checkpoints", "code", "extras", "measure", "models", "network", "quantizers", "weights"},
     "allocation": {"files", "functional", "models", "network", "quantizers", "weights"},
