@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from rdlib.code.code import Code, Stream, table_of_counts
+from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.histogram import Histogram, entropy_of
 from rdlib.quantizers.scalar.level_table import Index, LevelTable
 
@@ -37,7 +37,7 @@ class EcsqMidpoint(LevelTable):
         step = np.float32(step_of_entropy(histogram, self.bits))
         cells = cells_of(histogram.values, step)
         first = int(cells[0]) if len(cells) else 0
-        table = table_of_counts(np.bincount(cells - first, histogram.counts, minlength=1))
+        table = frequency_table(np.bincount(cells - first, histogram.counts, minlength=1))
         side = {
             "table": table,
             "step": Stream.floats(np.array([step]), "float32"),
@@ -102,7 +102,7 @@ class EcsqOptimal(LevelTable):
         levels, thresholds = entropy_constrained(histogram, self.bits)
         scale = np.float32(histogram.largest)
         cells = np.searchsorted(thresholds, histogram.values)
-        table = table_of_counts(np.bincount(cells, histogram.counts, minlength=1))
+        table = frequency_table(np.bincount(cells, histogram.counts, minlength=1))
         side = {
             "table": table,
             "levels": Stream.floats(levels / (scale or 1)),
