@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -27,6 +28,7 @@ from rdlib.census.scalar import SCALAR
 from rdlib.code.code import Stream
 from rdlib.measure import measure
 from rdlib.models.hub import EMBEDDED
+from rdlib.models.weight import DTYPES, Weight
 from rdlib.quantizers import Uniform
 
 SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
@@ -77,19 +79,19 @@ def test_every_type_is_what_measure_says(tmp_path, dtype):
 @pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
 def test_fp8_is_what_measure_says_of_its_values(tmp_path, dtype):
     W = gaussian((32, 64)).astype(dtype)
-    tensor = tensors.Stored("w", tmp_path / "raw", 0, W.nbytes, W.shape, _name_of(dtype))
+    tensor = Weight.named("w", W.shape, _name_of(dtype), tmp_path / "raw", 0, W.nbytes)
     tensor.file.write_bytes(W.tobytes())
     expect_measure(W.astype(np.float32), pd.DataFrame(tensor_rows(tensor)), (2, 4))
 
 
 def _name_of(dtype: type) -> str:
-    return next(name for name, known in tensors.DTYPES.items() if known == dtype)
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn])
 def test_blocks_of_rows_change_nothing(tmp_path, monkeypatch, dtype):
     W = heavy((300, 64)).astype(dtype)
-    tensor = tensors.Stored("w", tmp_path / "raw", 0, W.nbytes, W.shape, _name_of(dtype))
+    tensor = Weight.named("w", W.shape, _name_of(dtype), tmp_path / "raw", 0, W.nbytes)
     tensor.file.write_bytes(W.tobytes())
     whole = pd.DataFrame(tensor_rows(tensor))
     monkeypatch.setattr(tensors, "BLOCK", 64 * 64)
@@ -180,27 +182,39 @@ def test_full_disk_leaves_whole_parts(tmp_path, monkeypatch):
     assert len(parts) == 3 and all(json.loads(part.read_bytes()) for part in parts)
 
 
-def test_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
+TWO_THEN_WAIT = """
+import threading
+from rdlib.census import __main__ as command_line, run
+from rdlib.census.rows import tensor_rows
+
+begun = []
+
+def two_then_wait(*arguments):
+    begun.append(0)
+    if len(begun) == 3:
+        print("waiting", flush=True)
+        threading.Event().wait()  # for the signal
+    return tensor_rows(*arguments)
+
+run.tensor_rows = two_then_wait
+command_line.main()
+"""
+
+
+def test_interrupted_census_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    """The interrupt comes in the third tensor, however fast the machine is."""
     folder, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
     whole = census(folder, tmp_path / "whole", jobs=1).read_bytes()
-    command = [sys.executable, "-m", "rdlib.census", str(folder), str(out), "--jobs", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_for_parts(out, 2)
+    command = [sys.executable, "-c", TWO_THEN_WAIT, str(folder), str(out), "--jobs", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "waiting\n", process.stderr.read()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate()
     assert process.returncode == 1 and "the next run goes on from there" in stderr
     times = {part: part.stat().st_mtime_ns for part in (out / "parts").iterdir()}
+    assert len(times) == 2
     assert census(folder, out, jobs=1).read_bytes() == whole
     assert all(part.stat().st_mtime_ns == t for part, t in times.items())
-
-
-def wait_for_parts(out: Path, count: int) -> None:
-    """Until so many tensors are done, for a minute at most."""
-    for _ in range(1200):
-        if len(list((out / "parts").glob("*.json"))) >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the census does not get on")
 
 
 def test_changed_file_is_measured_again(tmp_path):
@@ -232,17 +246,40 @@ def test_name_of_a_tensor_cannot_break_the_page(tmp_path):
     assert "<script>" not in file.with_suffix(".html").read_text()
 
 
+# In every worker: the first of all tensors takes for ever, and says where.
+FIRST_HANGS = """
+import os, threading
+from rdlib.census import run
+from rdlib.census.rows import tensor_rows
+
+def first_hangs(*arguments):
+    try:
+        with open({mark!r}, "x") as mark:
+            mark.write(f"{{os.getpid()}}\\n")
+    except FileExistsError:
+        return tensor_rows(*arguments)
+    threading.Event().wait()
+
+run.tensor_rows = first_hangs
+"""
+
+
 def test_cluster_gives_the_same_bytes_when_a_worker_dies(tmp_path):
-    """A real scheduler and two workers on loopback; one is killed while it is at work."""
-    folder, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
+    """A real scheduler and two workers on loopback; one is killed while it is at work on a tensor."""
+    folder, out, mark = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out", tmp_path / "at work"
     whole = census(folder, tmp_path / "whole", jobs=1).read_bytes()
+    preload = tmp_path / "preload.py"
+    preload.write_text(FIRST_HANGS.format(mark=str(mark)))
     local = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with LocalCluster(host="127.0.0.1", local_directory=str(tmp_path / "dask"), **local) as cluster:
+    local |= {"local_directory": str(tmp_path / "dask"), "preload": [str(preload)]}
+    with LocalCluster(host="127.0.0.1", **local) as cluster:
         command = [sys.executable, "-m", "rdlib.census", str(folder), str(out), "--cluster"]
         process = subprocess.Popen([*command, cluster.scheduler_address], stderr=subprocess.PIPE, text=True)
-        wait_for_parts(out, 2)
-        cluster.workers[0].process.process.kill()
-        _, stderr = process.communicate(timeout=90)
+        while not (mark.exists() and mark.read_text().endswith("\n")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        os.kill(int(mark.read_text()), signal.SIGKILL)
+        _, stderr = process.communicate()
         assert process.returncode == 0, stderr
     assert (out / "census.parquet").read_bytes() == whole
     shutil.rmtree(tmp_path / "dask", ignore_errors=True)

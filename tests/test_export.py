@@ -9,8 +9,8 @@ from networks import one_torch_thread, random_windows, saved, tiny  # noqa: F401
 from sources import one_thread  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rdlib.allocation.export import QUANTIZED, export, uniform_plan
-from rdlib.allocation.plan import Plan, from_spec
+from rdlib.allocation.export import QUANTIZED, export
+from rdlib.allocation.plan import Plan, from_spec, uniform_plan
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.hub import EMBEDDED
 from rdlib.network.moments import second_moments
@@ -84,7 +84,7 @@ def test_nothing_is_left_where_it_fails(tmp_path, monkeypatch):
 
 def test_a_quantized_checkpoint_is_refused(tmp_path):
     checkpoint = saved(tiny(), tmp_path / "original")
-    config = checkpoint.config | {"quantization_config": {}}
+    config = checkpoint.config | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (tmp_path / "original" / "config.json").write_text(json.dumps(config))
     checkpoint = Checkpoint(tmp_path / "original")
     with pytest.raises(ValueError, match="original is itself quantized"):

@@ -100,8 +100,9 @@ def test_tensors_are_read_as_they_are_stored(tmp_path, shards, dtype):
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize(("tied", "head"), [(True, False), (True, True), (False, True)])
 def test_a_model_has_its_groups_and_a_tied_head_once(tmp_path, shards, tied, head):
+    """Tied is a head that is absent, whatever config.json says; one that differs from the embedding is listed."""
     checkpoint = open_checkpoint(save(tmp_path / "m", llama(head=head), tied, shards))
-    ends = ["embed"] if tied else ["embed", "lm_head"]
+    ends = ["embed", "lm_head"] if head else ["embed"]
     assert [w.group for w in checkpoint.weights] == [*ends, *BLOCK, *BLOCK]
     assert [w.layer for w in checkpoint.weights] == [-1] * len(ends) + [0] * 7 + [1] * 7
     assert {w.group for w in checkpoint.weights} <= set(GROUPS)

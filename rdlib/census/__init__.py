@@ -2,6 +2,6 @@
 
 from rdlib.census.page import html
 from rdlib.census.run import census
-from rdlib.census.tensors import Stored, stored_tensors
+from rdlib.census.tensors import stored_tensors
 
-__all__ = ["Stored", "census", "html", "stored_tensors"]
+__all__ = ["census", "html", "stored_tensors"]

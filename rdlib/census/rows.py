@@ -6,9 +6,10 @@ from numba import get_num_threads, set_num_threads
 from rdlib.census.grouped import grouped_points
 from rdlib.census.sampled import sampled_points, some_rows
 from rdlib.census.scalar import scalar_points
-from rdlib.census.tensors import Stored, histogram_of, widened
+from rdlib.census.tensors import histogram_of, widened
 from rdlib.histogram import Histogram
 from rdlib.measure import gap, sqnr_db
+from rdlib.models.weight import Weight
 from rdlib.statistics import coding_gain_bits, spread_db
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import differential_entropy, shannon_rate
@@ -22,6 +23,7 @@ SCHEMA: dict[str, str] = {
     "columns": "in",
     "weights": "rows · columns",
     "dtype": "as safetensors names it",
+    "note": "what was decided about the tensor: the scale that it was decoded with; mostly missing",
     "error": "why the tensor was left out; then all that follows is missing",
     "mean": "E[w]",
     "sigma": "σ, standard deviation of the weights",
@@ -46,7 +48,7 @@ SCHEMA: dict[str, str] = {
 
 
 def tensor_rows(
-    tensor: Stored, grouped: bool = True, blahut: bool = False, sample: int = 0, coded: bool = True
+    tensor: Weight, grouped: bool = True, blahut: bool = False, sample: int = 0, coded: bool = True
 ) -> list[dict]:
     """All rows of one tensor, with the keys of ``SCHEMA``; one row that says why, where it cannot be analysed.
 
@@ -59,7 +61,7 @@ def tensor_rows(
     """
     place = {key: getattr(tensor, key) for key in ("name", "layer", "group", "dtype")}
     rows, columns = tensor.matrix_shape
-    place |= {"rows": rows, "columns": columns, "weights": rows * columns}
+    place |= {"rows": rows, "columns": columns, "weights": rows * columns, "note": tensor.note or None}
     threads = get_num_threads()
     set_num_threads(1)  # tensors run side by side already
     try:

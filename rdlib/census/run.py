@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import joblib
@@ -11,12 +10,13 @@ from tqdm import tqdm
 
 from rdlib.census.page import html
 from rdlib.census.rows import SCHEMA, tensor_rows
-from rdlib.census.tensors import Stored, stored_tensors
+from rdlib.census.tensors import stored_tensors
 from rdlib.files import sha256, write_whole
-from rdlib.models.hub import find_model
+from rdlib.models.checkpoint import open_checkpoint
+from rdlib.models.weight import Weight
 
 CODED = 1 << 23  # the indices of so many weights in all are coded for real
-LAYOUT = 2  # raised when the rows of a tensor change, so that parts of earlier versions are not taken for new
+LAYOUT = 3  # raised when the rows of a tensor change, so that parts of earlier versions are not taken for new
 
 
 def census(
@@ -48,7 +48,7 @@ def census(
         ValueError: there is no such model, a shard is missing or cut short.
         OSError: the results cannot be written; the parts that are there are whole.
     """
-    tensors, parts = stored_tensors(find_model(model)), Path(out) / "parts"
+    tensors, parts = stored_tensors(open_checkpoint(model)), Path(out) / "parts"
     settings = (grouped, blahut, sample, sum(math.prod(t.shape) for t in tensors) <= CODED)
     parts.mkdir(parents=True, exist_ok=True)
     place = {t: parts / f"{_key(t, *settings)}.json" for t in tensors}
@@ -67,23 +67,36 @@ def census(
     return file
 
 
-def _named_rows(tensor: Stored, *settings: int) -> tuple[str, list[dict]]:
+def _named_rows(tensor: Weight, *settings: int) -> tuple[str, list[dict]]:
     return tensor.name, tensor_rows(tensor, *settings)
 
 
-def _key(tensor: Stored, *settings: int) -> str:
-    """What the rows of a tensor depend on, as a file name; of the file its size and time, not all its bytes."""
-    file = tensor.file.stat()
-    where = asdict(tensor) | {"file": [tensor.file.name, file.st_size, file.st_mtime_ns]}
-    text = json.dumps([LAYOUT, where, *settings], sort_keys=True)
-    return sha256(text.encode())[:32]
+def _key(tensor: Weight, *settings: int) -> str:
+    """What the rows of a tensor depend on, as a file name; of its files size and time, not all their bytes."""
+    where = [
+        (
+            p.name,
+            p.shape,
+            p.dtype,
+            p.offset,
+            p.nbytes,
+            p.note,
+            p.fault,
+            p.file.name,
+            file.st_size,
+            file.st_mtime_ns,
+        )
+        for p in tensor.parts
+        for file in [p.file.stat()]
+    ]
+    return sha256(json.dumps([LAYOUT, where, *settings]).encode())[:32]
 
 
 def merged(parts: list[Path]) -> pd.DataFrame:
     """The parts in this order as one table with the columns of ``SCHEMA``."""
     rows = [row for part in parts for row in json.loads(part.read_bytes())]
     frame = pd.DataFrame(rows, columns=list(SCHEMA))
-    text = ["name", "group", "dtype", "error", "method"]
+    text = ["name", "group", "dtype", "note", "error", "method"]
     whole = ["layer", "rows", "columns", "weights"]
     numbers = [column for column in SCHEMA if column not in text + whole]
     types = dict.fromkeys(text, "string") | dict.fromkeys(whole, "int64") | dict.fromkeys(numbers, "float64")

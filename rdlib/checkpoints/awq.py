@@ -4,7 +4,7 @@ A layer is stored as qweight (int32, in × out/8), qzeros (int32, groups × out/
 eight fields of a word hold the columns 0, 2, 4, 6, 1, 3, 5, 7, in that order from the lowest bit.  Weights are those
 of scaled inputs: see :mod:`rdlib.checkpoints.folded`.
 
-Source: Lin et al. 2024, arXiv:2306.00978; autoawq 0.2.9, ``WQLinear_GEMM`` and ``dequantize_gemm``.
+Source: Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``WQLinear_GEMM`` and ``dequantize_gemm``.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.checkpoints.affine import Affine, group_label
-from rdlib.checkpoints.configuration import Configuration
 from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
+from rdlib.models.settings import Settings
 
 FIELD_OF_COLUMN = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 
@@ -26,7 +26,7 @@ class Awq(CheckpointFormat):
     """Layers of 4 bits.
 
     Args:
-        configuration: of the checkpoint.
+        settings: of the checkpoint.
 
     Raises:
         ValueError: bits or group size are missing or unknown, or the version is not GEMM.
@@ -36,12 +36,15 @@ class Awq(CheckpointFormat):
     streams: ClassVar[Mapping[str, str]] = {"qweight": "index", "scales": "scale", "qzeros": "zero"}
     scaled_norms: ClassVar[tuple[str, ...]] = ("input_layernorm.weight", "post_attention_layernorm.weight")
 
-    def __init__(self, configuration: Configuration):
-        self.bits = configuration.one_of("bits", 4)
-        self.group_size = configuration.group_size()
+    def __init__(self, settings: Settings):
+        self.bits = settings.one_of("bits", 4)
+        self.group_size = settings.group_size()
         self.method = f"AWQ {group_label(self.group_size)}"
-        configuration.one_of("version", None, "gemm")
-        configuration.one_of("format", None, "gemm")
+        settings.one_of("version", None, "gemm")
+        settings.one_of("format", None, "gemm")
+
+    def shape(self, parts: LayerTensors) -> tuple[int, int]:
+        return parts.shape("scales", 2)[1], parts.shape("qweight", 2)[0]
 
     def read(self, parts: LayerTensors) -> EncodedLayer:
         qweight = parts.integers("qweight", "int32", dimensions=2)

@@ -96,9 +96,14 @@ class BitsAndBytes4(CheckpointFormat):
     def __init__(self, kind: str):
         self.kind = kind
 
+    bits = 4
+
     @property
     def method(self) -> str:
         return f"bitsandbytes {TABLES[self.kind].family}"
+
+    def shape(self, parts: LayerTensors) -> tuple[int, int]:
+        return tuple(self._state(parts)["shape"])
 
     def stream(self, suffix: str) -> str:
         return "state" if suffix.startswith(STATE) else super().stream(suffix)
@@ -180,6 +185,10 @@ class BitsAndBytes8(CheckpointFormat):
     marks: ClassVar[tuple[str, ...]] = ("SCB", "weight_format")
     streams: ClassVar[Mapping[str, str]] = {"weight": "index", "SCB": "scale", "weight_format": "state"}
     method = "bitsandbytes int8"
+    bits = 8
+
+    def shape(self, parts: LayerTensors) -> tuple[int, int]:
+        return parts.shape("weight", 2)
 
     def read(self, parts: LayerTensors) -> EncodedLayer:
         weight = parts.integers("weight", "int8", dimensions=2)

@@ -14,7 +14,7 @@ what it was, plus the error of rounding, and 1/s is the factor of least squares 
 An error that is not correlated with the row does not bias it.  Comparing Ŵ with W as they stand measures s and not
 the error of quantization.
 
-Source: Lin et al. 2024, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
+Source: Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
 """
 
 from collections.abc import Iterator
@@ -22,12 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdlib.checkpoints.identity import refuse_other_model
+from rdlib.checkpoints.identity import refuse_other_model, refuse_other_version
 from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
 from rdlib.code.code import Code
 from rdlib.code.decoder import Decoder
 from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.names import layer_and_group
 from rdlib.weights import as_float32
 
 BEFORE = {  # the norm before a layer
@@ -112,18 +113,23 @@ def unfold_awq(quantized: QuantizedCheckpoint, reference: Checkpoint) -> dict[st
 def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Iterator[tuple[str, EncodedLayer]]:
     """The name of every layer and its code, with a decoder whose Ŵ can be compared with the reference's W.
 
+    Layers that were left alone are among them, at the price of the width in which they are stored.
+
     Raises:
-        ValueError: the checkpoint was not made of the reference.
+        ValueError: the checkpoint was not made of the reference, or fits it better if its settings are not believed.
     """
     refuse_other_model(quantized, reference)
     columns: dict[str, np.ndarray] = {}  # of layers that are fed by one that came before
-    for name in quantized.layers:
+    first = min((n for n, _ in map(layer_and_group, quantized.layers) if n >= 0), default=-1)
+    for name in quantized.linear:
         packed = quantized.packed(name)
+        if layer_and_group(name)[0] == first:
+            refuse_other_version(quantized, name, packed, reference.tensor(name))
         if quantized.folds_scales:
             s = columns.pop(name) if name in columns else _scales_of_norm(quantized, reference, name)
             r = np.ones(packed.code.shape[0])
             fed = _fed_by(name)
-            if fed in quantized.layers and quantized.inputs(fed) == len(r):
+            if fed in quantized.linear and quantized.shape(fed)[1] == len(r):
                 r = columns[fed] = _scales_of_rows(packed.weight / s, reference.tensor(name), name)
             packed = EncodedLayer(packed.code, Unfolded(packed.decoder, r, s))
         yield name, packed
@@ -134,7 +140,7 @@ def _scales_of_norm(quantized: QuantizedCheckpoint, reference: Checkpoint, name:
     prefix, role = _split(name)
     norm = f"{prefix}.{BEFORE.get(role)}.weight"
     if norm not in quantized.checkpoint:
-        return np.ones(quantized.inputs(name))
+        return np.ones(quantized.shape(name)[1])
     original, stored = (
         as_float32(c.tensor(norm)[None])[0].astype(np.float64) for c in (reference, quantized.checkpoint)
     )

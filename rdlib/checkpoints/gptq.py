@@ -12,21 +12,27 @@ quantizer is added to as gptqmodel does, and any other field by field, modulo 2^
 Symmetric checkpoints have z = 2^(b − 1) everywhere and no such doubt; nor has a group that holds weights of
 both signs.
 
-Source: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
+**Where a file contradicts itself.**  Files labelled v1 at times store z as v2 does, and the reverse: every weight is
+then off by one scale.  A symmetric file shows it (its zero points are not 2^(b − 1)), and so does the model that the
+file was made of (the other reading is closer to it): both are refused.  So are ``desc_act = false`` with groups that
+are no neighbours, which some kernels would ignore.
+
+Source: Frantar, Ashkboos, Hoefler and Alistarh 2022, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
 ``QuantLinear.pack`` and ``dequantize_weight``.
 """
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from rdlib.checkpoints.affine import ActOrdered, Affine, group_label
-from rdlib.checkpoints.configuration import Configuration
 from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
+from rdlib.models.settings import Settings
 
 FORMATS = {None: 1, "gptq": 1, "gptq_v2": 0}  # what is added to a stored zero
 
@@ -35,7 +41,7 @@ class Gptq(CheckpointFormat):
     """Layers of 2, 3, 4 or 8 bits.
 
     Args:
-        configuration: of the checkpoint.
+        settings: of the checkpoint.
 
     Raises:
         ValueError: bits, group size or format are missing or unknown.
@@ -49,17 +55,25 @@ class Gptq(CheckpointFormat):
         "g_idx": "g_idx",
     }
 
-    def __init__(self, configuration: Configuration):
-        configuration.refuse("is_marlin_format", "dynamic")
-        self.bits = configuration.one_of("bits", 2, 3, 4, 8)
-        self.group_size = configuration.group_size()
-        self.reordered = configuration.get("desc_act", False)
-        self.offset = FORMATS[configuration.one_of("format", *FORMATS)]
-        self.borrows = self.bits != 3 and any("gptqmodel" in name for name in configuration.quantizers)
+    def __init__(self, settings: Settings):
+        settings.refuse("is_marlin_format")
+        self.excluded = _excluded(settings)
+        self.bits = settings.one_of("bits", 2, 3, 4, 8)
+        self.group_size = settings.group_size()
+        self.reordered = settings.get("desc_act")
+        self.symmetric = settings.get("sym")
+        self.offset = FORMATS[settings.one_of("format", *FORMATS)]
+        self.borrows = self.bits != 3 and any("gptqmodel" in name for name in settings.quantizers)
         name = "GPTQ act-order" if self.reordered else "GPTQ"
         self.method = f"{name} {group_label(self.group_size)}"
 
+    def shape(self, parts: LayerTensors) -> tuple[int, int]:
+        rows, outputs = parts.shape("qweight", 2)
+        return outputs, self._inputs(parts, rows)
+
     def read(self, parts: LayerTensors) -> EncodedLayer:
+        if any(rule.match(parts.stem) for rule in self.excluded):
+            raise ValueError(f"{parts.stem} is quantized, but dynamic excludes it from quantization.")
         qweight = parts.integers("qweight", "int32", dimensions=2)
         inputs, outputs = self._inputs(parts, len(qweight)), qweight.shape[1]
         parts.expect("qweight", qweight, (words_for(inputs, self.bits), outputs), f"bits = {self.bits}")
@@ -74,11 +88,16 @@ class Gptq(CheckpointFormat):
         streams = {
             "index": Stream.fixed(index, 1 << self.bits),
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
-            "zero": Stream.fixed(self._zeros(qzeros, outputs), 1 << self.bits),
+            "zero": Stream.fixed(self._zeros(parts, qzeros, outputs), 1 << self.bits),
         }
         group = self._groups(parts, inputs, groups)
         if np.array_equal(group, np.arange(inputs) // width):
             decoder = Affine(self.bits, self.method, width)
+        elif self.reordered is False:
+            raise ValueError(
+                f"{parts.name('g_idx')} puts inputs together that are no neighbours, but the settings say desc_act = "
+                "false: correct the one that is wrong."
+            )
         else:
             decoder = ActOrdered(self.bits, self.method, width)
             streams["g_idx"] = Stream.fixed(group, groups)
@@ -87,13 +106,39 @@ class Gptq(CheckpointFormat):
     def _inputs(self, parts: LayerTensors, rows: int) -> int:
         """How many inputs a layer has: as many as g_idx, which files of before 2023 lack."""
         if "g_idx" in parts:
-            return len(parts.integers("g_idx", "int32", "int64", dimensions=1))
+            return parts.shape("g_idx", 1)[0]
         if self.reordered:
             raise ValueError(f"{parts.name('g_idx')} is missing, but desc_act = true needs it.")
         return rows * 32 // self.bits
 
-    def _zeros(self, qzeros: np.ndarray, outputs: int) -> np.ndarray:
-        """Zero points, uint8 (out, groups)."""
+    def _zeros(self, parts: LayerTensors, qzeros: np.ndarray, outputs: int) -> np.ndarray:
+        """Zero points, uint8 (out, groups).
+
+        Raises:
+            ValueError: the settings say that the grid is symmetric, and it is not.
+        """
+        zeros, centre = self._decoded_zeros(qzeros, outputs), 1 << self.bits - 1
+        if self.symmetric is True and (wrong := zeros[zeros != centre]).size:
+            raise ValueError(
+                f"{parts.name('qzeros')} holds the zero point {wrong[0]}, but sym = true makes it {centre}: the file "
+                f"may be stored as checkpoint_format = {self.other!r} has it; correct the settings."
+            )
+        return zeros
+
+    @property
+    def other(self) -> str:
+        """The version that the file is not labelled as."""
+        return "gptq_v2" if self.offset else "gptq"
+
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        shift = 1 - 2 * self.offset  # v1 read as v2 has zero points that are one less
+        zero = (code["zero"].astype(np.int16) + shift) % (1 << self.bits)
+        stream = Stream.fixed(zero.astype(np.uint8), 1 << self.bits)
+        return {
+            f"checkpoint_format = {self.other!r}": Code(code.shape, dict(code.streams) | {"zero": stream})
+        }
+
+    def _decoded_zeros(self, qzeros: np.ndarray, outputs: int) -> np.ndarray:
         words = np.ascontiguousarray(qzeros.T)
         if self.borrows:
             ones = sum(self.offset << shift for shift in range(0, 32, self.bits))
@@ -111,3 +156,21 @@ class Gptq(CheckpointFormat):
                 f"{parts.name('g_idx')} names the group {group[outside][0]}, but scales has {groups} groups."
             )
         return group
+
+
+def _excluded(settings: Settings) -> list[re.Pattern]:
+    """Modules that ``dynamic`` leaves as they are: rules that begin with ``-:``.
+
+    Raises:
+        ValueError: there are rules of another kind, which quantize modules in other ways.
+    """
+    rules = settings.get("dynamic", {})
+    if not isinstance(rules, Mapping) or not all(rule.startswith("-:") for rule in rules):
+        raise ValueError(
+            f"{settings.file_of('dynamic')} of {settings.folder} sets dynamic with rules that quantize modules in "
+            "other ways, which rdlib does not read; it reads rules that exclude modules, '-:'."
+        )
+    try:
+        return [re.compile(rule.removeprefix("-:")) for rule in rules]
+    except re.error as error:
+        raise ValueError(f"dynamic of {settings.folder} is no regular expression: {error}.") from None

@@ -3,7 +3,9 @@
 import ml_dtypes
 import numpy as np
 
+from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
+from rdlib.code.code import Code
 from rdlib.models.checkpoint import Checkpoint
 
 ROWS = 4096  # compared at a time
@@ -23,13 +25,14 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
     """
     other = f"{quantized.checkpoint.folder.name} was not made of {reference.folder.name}:"
     shapes = {weight.name: weight.shape for weight in reference.weights}
-    for layer in quantized.layers:
-        shape = quantized.packed(layer).code.shape
+    for layer in quantized.linear:
+        shape = quantized.shape(layer)
         if shapes.get(layer) != shape:
             raise ValueError(
                 f"{other} it has {layer} {shape}, and the other {shapes.get(layer, 'has none')}."
             )
-    compared = [n for n in quantized.unquantized if n in reference and n not in quantized.scaled_norms]
+    scaled = {*quantized.scaled_norms, *(quantized.left_alone if quantized.folds_scales else [])}
+    compared = [n for n in quantized.unquantized if n in reference and n not in scaled]
     if not compared:
         raise ValueError(f"{other} they have no unquantized tensor in common to tell by.")
     for name in compared:
@@ -40,6 +43,34 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
             place = _first_difference(stored, original)
             values = f"{float(stored[place]):.6g}, and not {float(original[place]):.6g}"
             raise ValueError(f"{other} {name} at {place} is {values}.")
+
+
+def refuse_other_version(
+    quantized: QuantizedCheckpoint, name: str, packed: EncodedLayer, W: np.ndarray
+) -> None:
+    """Raise if a layer is closer to the reference when it is read as another version of the format has it.
+
+    Args:
+        quantized: the checkpoint.
+        name: of the layer.
+        packed: the layer as its settings have it.
+        W: the matrix that was quantized, (out, in).
+
+    Raises:
+        ValueError: another version fits better; the message names it.
+    """
+    W = W.astype(np.float32)
+
+    def error(code: Code) -> float:
+        return float(((packed.decoder.decode(code) - W) ** 2).mean())
+
+    errors = {what: error(code) for what, code in quantized.other_readings(name, packed.code).items()}
+    stated, best = error(packed.code), min(errors, key=errors.get, default=None)
+    if best is not None and errors[best] < stated:
+        raise ValueError(
+            f"{name} of {quantized.checkpoint.folder.name} fits the reference with {best} (mean squared error "
+            f"{errors[best]:.3g}), and not as the file says ({stated:.3g}): correct it."
+        )
 
 
 def _same(stored: np.ndarray, original: np.ndarray, dtype: type) -> bool:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -24,9 +25,9 @@ class EncodedLayer:
     code: Code
     decoder: Decoder
 
-    @property
+    @cached_property
     def weight(self) -> np.ndarray:
-        """Ŵ, float32 (out, in)."""
+        """Ŵ, float32 (out, in); decoded once."""
         return self.decoder.decode(self.code)
 
 
@@ -35,12 +36,14 @@ class CheckpointFormat(ABC):
 
     Attributes:
         method: name in tables and plots.
+        bits: nominal rate.
         marks: how the names of tensors end that only a quantized layer has.
         streams: what the stored tensors of a layer hold, by the end of their names.
         scaled_norms: how the names of norms end that absorbed scales of inputs.
     """
 
     method: str
+    bits: int
     marks: ClassVar[tuple[str, ...]]
     streams: ClassVar[Mapping[str, str]]
     scaled_norms: ClassVar[tuple[str, ...]] = ()
@@ -58,6 +61,18 @@ class CheckpointFormat(ABC):
     def stream(self, suffix: str) -> str:
         """What a stored tensor of a layer holds."""
         return self.streams.get(suffix, suffix)
+
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """The code of a layer as other versions of the format would have it, by what would say so."""
+        return {}
+
+    @abstractmethod
+    def shape(self, parts: LayerTensors) -> tuple[int, int]:
+        """(out, in) of a layer, by the headers of its tensors alone.
+
+        Raises:
+            ValueError: a tensor is missing.
+        """
 
     @abstractmethod
     def read(self, parts: LayerTensors) -> EncodedLayer:

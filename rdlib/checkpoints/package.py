@@ -47,4 +47,6 @@ def _to_torch(W: np.ndarray) -> torch.Tensor:
 
 
 def _parts(tensors: Mapping[str, torch.Tensor]) -> LayerTensors:
-    return LayerTensors("W", tensors, lambda suffix: tensors[suffix].numpy())
+    return LayerTensors(
+        "W", tensors, lambda suffix: tensors[suffix].numpy(), lambda suffix: tuple(tensors[suffix].shape)
+    )

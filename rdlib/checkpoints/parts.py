@@ -15,19 +15,32 @@ class LayerTensors:
         stem: what the names of its tensors begin with, without the last dot.
         suffixes: the rest of their names.
         load: a tensor, by the rest of its name.
+        shape: of a tensor, by the rest of its name.
     """
 
-    def __init__(self, stem: str, suffixes: Collection[str], load: Callable[[str], np.ndarray]):
+    def __init__(
+        self,
+        stem: str,
+        suffixes: Collection[str],
+        load: Callable[[str], np.ndarray],
+        shape: Callable[[str], tuple[int, ...]],
+    ):
         self.stem = stem
         self.suffixes = suffixes
         self._load = load
+        self._shape = shape
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, stem: str) -> "LayerTensors":
         """Those of a layer in a checkpoint, which reads a tensor when it is taken."""
         start = f"{stem}."
         suffixes = [name.removeprefix(start) for name in checkpoint.names if name.startswith(start)]
-        return cls(stem, suffixes, lambda suffix: checkpoint.stored(start + suffix))
+        return cls(
+            stem,
+            suffixes,
+            lambda suffix: checkpoint.stored(start + suffix),
+            lambda suffix: checkpoint.tensors[start + suffix].shape,
+        )
 
     def __contains__(self, suffix: str) -> bool:
         return suffix in self.suffixes
@@ -36,6 +49,17 @@ class LayerTensors:
         """The full name of a tensor."""
         return f"{self.stem}.{suffix}"
 
+    def shape(self, suffix: str, dimensions: int) -> tuple[int, ...]:
+        """The shape of a tensor, which is not read.
+
+        Raises:
+            ValueError: it is missing, or has another number of dimensions.
+        """
+        self._refuse_missing(suffix)
+        shape = self._shape(suffix)
+        self._expect_dimensions(suffix, shape, dimensions)
+        return shape
+
     def integers(self, suffix: str, *dtypes: str, dimensions: int) -> np.ndarray:
         """A tensor of one of some integer types.
 
@@ -43,7 +67,7 @@ class LayerTensors:
             ValueError: it is missing, or of another type or number of dimensions.
         """
         array = self._take(suffix)
-        self._expect_dimensions(suffix, array, dimensions)
+        self._expect_dimensions(suffix, array.shape, dimensions)
         if array.dtype.name not in dtypes:
             raise ValueError(f"{self.name(suffix)} is {array.dtype}, but it should be {' or '.join(dtypes)}.")
         return array
@@ -55,7 +79,7 @@ class LayerTensors:
             ValueError: it is missing, holds NaN or Inf, or is of another type or number of dimensions.
         """
         array = self._take(suffix)
-        self._expect_dimensions(suffix, array, dimensions)
+        self._expect_dimensions(suffix, array.shape, dimensions)
         if array.dtype not in DTYPES:
             raise ValueError(f"{self.name(suffix)} is {array.dtype}, but it should be a float type.")
         refuse_non_finite(array, self.name(suffix))
@@ -76,15 +100,18 @@ class LayerTensors:
                 f"{self.name(suffix)} has the shape {array.shape}, but {reason} makes it {shape}."
             )
 
-    def _expect_dimensions(self, suffix: str, array: np.ndarray, dimensions: int) -> None:
-        if array.ndim != dimensions:
+    def _expect_dimensions(self, suffix: str, shape: tuple[int, ...], dimensions: int) -> None:
+        if len(shape) != dimensions:
             raise ValueError(
-                f"{self.name(suffix)} has the shape {array.shape}, but it should have {dimensions} dimensions."
+                f"{self.name(suffix)} has the shape {shape}, but it should have {dimensions} dimensions."
             )
 
     def _take(self, suffix: str) -> np.ndarray:
+        self._refuse_missing(suffix)
+        return self._load(suffix)
+
+    def _refuse_missing(self, suffix: str) -> None:
         if suffix not in self:
             raise ValueError(
                 f"The tensor {self.name(suffix)} is missing: the layer cannot be decoded without it."
             )
-        return self._load(suffix)

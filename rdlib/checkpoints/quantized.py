@@ -1,5 +1,6 @@
 """A quantized checkpoint: Ŵ and the true price of every layer."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -8,26 +9,31 @@ import pandas as pd
 
 from rdlib.checkpoints.awq import Awq
 from rdlib.checkpoints.bitsandbytes import TABLES, BitsAndBytes4, BitsAndBytes8
-from rdlib.checkpoints.configuration import Configuration
+from rdlib.checkpoints.gguf import GGUFFormat
 from rdlib.checkpoints.gptq import Gptq
 from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.unquantized import left_alone
+from rdlib.code.code import Code
 from rdlib.files import ASSETS
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
-from rdlib.models.names import GROUPS, layer_and_group
+from rdlib.models.gguf import GGUFContainer
+from rdlib.models.names import GROUPS, HEAD, layer_and_group
+from rdlib.models.settings import FILES
+from rdlib.models.weight import Kind
 
-HEAD = "lm_head.weight"
 TOTALS = ["rate", "stored"]
 IN_THE_BOX = {p.parent.name: p.parent for p in sorted((ASSETS / "checkpoints").glob("*/provenance.json"))}
 
 
 class QuantizedCheckpoint:
-    """What GPTQ, AWQ or bitsandbytes wrote, read without them and one layer at a time.
+    """What GPTQ, AWQ, bitsandbytes or llama.cpp wrote, read without them and one layer at a time.
 
-    A layer has the name of the weight that it stands for, as in the model that was quantized.
+    A layer has the name of the weight that it stands for, as in the model that was quantized.  Layers that were left
+    in 16 bits are no less part of the checkpoint: :attr:`left_alone` names them, and :meth:`packed` reads them.
 
     Args:
-        checkpoint: with the settings of its quantization in config.json or quantize_config.json.
+        checkpoint: with the settings of its quantization in config.json or quantize_config.json; or a GGUF file.
 
     Raises:
         ValueError: it is not quantized, or by a method that is not read.
@@ -35,13 +41,19 @@ class QuantizedCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint | Path):
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        self._layout = _layout(Configuration(self.checkpoint))
+        self._layout = _layout(self.checkpoint)
         self._stem_of = {f"{stem}.weight": stem for stem in self._layout.stems(self.checkpoint.names)}
         if not self._stem_of:
             raise ValueError(
                 f"{self.checkpoint.folder.name} says that it is {self.method}, but holds no tensor "
                 f"*.{self._layout.marks[0]}."
             )
+        for name in () if isinstance(self._layout, GGUFFormat) else self._stem_of:
+            if name in self.checkpoint and self.checkpoint.tensors[name].kind is not Kind.CODE:
+                raise ValueError(
+                    f"{self.checkpoint.folder.name} holds {name} twice, as it is and quantized: remove the one that "
+                    "is not the model's."
+                )
 
     @property
     def method(self) -> str:
@@ -61,10 +73,18 @@ class QuantizedCheckpoint:
     @cached_property
     def layers(self) -> list[str]:
         """Names of the quantized weights, by layer, then group."""
-        order = [*GROUPS, None]
-        return sorted(
-            self._stem_of, key=lambda n: (layer_and_group(n)[0], order.index(layer_and_group(n)[1]), n)
-        )
+        return sorted(self._stem_of, key=_place)
+
+    @cached_property
+    def left_alone(self) -> list[str]:
+        """Names of the weights of layers that are stored as they are, by layer, then group."""
+        plain = {w.name for w in self.checkpoint.tensors.values() if w.layer >= 0 and w.kind is Kind.WEIGHT}
+        return sorted(plain - self._stem_of.keys(), key=_place)
+
+    @property
+    def linear(self) -> list[str]:
+        """Names of the weights of all layers, quantized or left alone, by layer, then group."""
+        return sorted([*self.layers, *self.left_alone], key=_place)
 
     @cached_property
     def unquantized(self) -> list[str]:
@@ -73,20 +93,28 @@ class QuantizedCheckpoint:
         return [name for name in self.checkpoint.names if name not in packed]
 
     def packed(self, name: str) -> EncodedLayer:
-        """The code of a layer, and its decoder.
+        """The code of a layer, and its decoder; of one that was left alone, its weights as they are stored.
 
         Raises:
             ValueError: there is no such layer, or its tensors are not what the settings say.
         """
+        if name in self.left_alone:
+            return left_alone(self.checkpoint.tensor(name), self._layout.bits, self.method)
         return self._layout.read(self._parts(name))
 
-    def inputs(self, name: str) -> int:
-        """How many inputs a layer has.
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """What the code of a layer is if the file is not what it says, by what it would have to say instead."""
+        return self._layout.other_readings(name, code)
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """(out, in) of a layer, from the headers of its tensors: nothing is unpacked.
 
         Raises:
             ValueError: as :meth:`packed`.
         """
-        return self.packed(name).code.shape[1]
+        if name in self.left_alone:
+            return self.checkpoint.tensors[name].shape
+        return self._layout.shape(self._parts(name))
 
     def tensor(self, name: str) -> np.ndarray:
         """Ŵ of a layer, float32 (out, in), as the package that wrote it multiplies with it.
@@ -156,7 +184,7 @@ class QuantizedCheckpoint:
     def _is_known(self, name: str) -> bool:
         """Whether a decoder needs not read an unquantized tensor."""
         if name == HEAD:
-            return bool(self.checkpoint.config.get("tie_word_embeddings"))
+            return self.checkpoint.tied
         if name.endswith(".bias"):
             return not self.checkpoint.stored(name).any()
         return name.endswith(".inv_freq")
@@ -172,8 +200,14 @@ class QuantizedCheckpoint:
         return [parts.name(suffix) for suffix in parts.suffixes if suffix != "bias"]
 
 
+def _place(name: str) -> tuple[int, int, str]:
+    """Where a weight comes in tables: by layer, then group."""
+    layer, group = layer_and_group(name)
+    return layer, GROUPS.index(group) if group else len(GROUPS), name
+
+
 def open_quantized(model: str | Path) -> QuantizedCheckpoint:
-    """The quantized checkpoint of a name in :data:`IN_THE_BOX`, of a local folder or of a hub id.
+    """The quantized checkpoint of a name in :data:`IN_THE_BOX`, of a local folder, a GGUF file or a hub id.
 
     Raises:
         ValueError: there is no such model, it is not quantized, or by a method that is not read.
@@ -181,18 +215,26 @@ def open_quantized(model: str | Path) -> QuantizedCheckpoint:
     return QuantizedCheckpoint(open_checkpoint(IN_THE_BOX.get(str(model), model)))
 
 
-def _layout(configuration: Configuration) -> CheckpointFormat:
+def _layout(checkpoint: Checkpoint) -> CheckpointFormat:
     """The format that a checkpoint says it has."""
-    match configuration.quant_method:
+    if isinstance(checkpoint.container, GGUFContainer):
+        return GGUFFormat(checkpoint.container)
+    settings = checkpoint.settings
+    match settings.quant_method:
+        case "":
+            raise ValueError(
+                f"{checkpoint.folder.name} has neither a quantization_config in config.json nor a {FILES[0]}: "
+                "it is not a quantized checkpoint."
+            )
         case "gptq":
-            return Gptq(configuration)
+            return Gptq(settings)
         case "awq":
-            return Awq(configuration)
-        case "bitsandbytes" if configuration.get("load_in_8bit"):
+            return Awq(settings)
+        case "bitsandbytes" if settings.get("load_in_8bit"):
             return BitsAndBytes8()
         case "bitsandbytes":
-            return BitsAndBytes4(configuration.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4")
+            return BitsAndBytes4(settings.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4")
     raise ValueError(
-        f"{configuration.folder} was quantized by {configuration.quant_method!r}; "
-        "rdlib reads gptq, awq and bitsandbytes."
+        f"{settings.folder} was quantized by {settings.quant_method!r}; "
+        "rdlib reads gptq, awq, bitsandbytes, and GGUF files."
     )

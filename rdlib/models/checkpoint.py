@@ -1,121 +1,209 @@
 """Open a Llama checkpoint lazily: which weight matrices it has, and one of them at a time."""
 
 import hashlib
-import json
-import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
+from rdlib.models.classify import classify
+from rdlib.models.container import Container
+from rdlib.models.gguf import GGUFContainer
 from rdlib.models.hub import find_model
-from rdlib.models.names import GROUPS, layer_and_group
+from rdlib.models.json_file import without_nulls
+from rdlib.models.names import EMBEDDING, GROUPS, HEAD
+from rdlib.models.safetensors import SafetensorsFolder
+from rdlib.models.settings import Settings
+from rdlib.models.weight import FP8, Absent, Kind, Scaled, Weight
 from rdlib.weights import refuse_non_finite
 
-
-@dataclass(frozen=True)
-class Weight:
-    """Where a weight matrix stands in a model.
-
-    Args:
-        name: of the tensor in the checkpoint.
-        layer: 0 …, or −1 for what belongs to no layer.
-        group: one of q, k, v, o, gate, up, down, embed, lm_head.
-        shape: (out, in).
-        dtype: as stored.
-    """
-
-    name: str
-    layer: int
-    group: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def label(self) -> str:
-        """Short name for tables: the layer and the group."""
-        return self.group if self.layer < 0 else f"{self.layer}.{self.group}"
+BLOCK = 1 << 22  # numbers of embedding and head that are compared together
 
 
 class Checkpoint:
-    """A folder of safetensors, read one tensor at a time.
+    """The tensors of one model, read one at a time: what analysis, network and census all ask.
 
     Args:
-        folder: with config.json and one or more .safetensors files.
+        container: that holds them; a folder stands for the safetensors in it, and a file is GGUF.
 
     Raises:
         ValueError: the folder holds no safetensors, or a file cannot be read.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder).absolute()  # "." has no name
-        self.file_of = _files_by_tensor(self.folder)
+    def __init__(self, container: Container | str | Path):
+        self.container = container if isinstance(container, Container) else open_container(Path(container))
+        self.folder = self.container.path
 
     @cached_property
     def config(self) -> dict:
-        """config.json.
+        """config.json; a null in it is absent.
 
         Raises:
             ValueError: there is none, or it is no JSON object.
         """
+        return without_nulls(self.container.config)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What the checkpoint says about its quantization, in config.json and in files beside it.
+
+        Raises:
+            ValueError: two files contradict each other.
+        """
+        return Settings(self.folder, self._config_if_any)
+
+    @cached_property
+    def tensors(self) -> dict[str, Weight]:
+        """Every tensor by its name, and what it is (see :mod:`rdlib.models.classify`).
+
+        Raises:
+            ValueError: the settings cannot be read.
+        """
+        if not self.container.classified:
+            return dict(self.container.tensors)
+        config = self._config_if_any
+        keys = dict.fromkeys(("q", "k", "v", "gate", "up", "embed", "lm_head"), "hidden_size")
+        keys["down"] = "intermediate_size"
+        inputs_of = {group: n for group, key in keys.items() if type(n := config.get(key)) is int}
+        return classify(self.container.tensors, self.settings, inputs_of)
+
+    @property
+    def _config_if_any(self) -> dict:
+        """config.json, or nothing where there is none: single tensors can be read all the same."""
         try:
-            return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise ValueError(f"{self.folder.name} has no config.json: is it the folder of a model?") from None
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"config.json of {self.folder.name} is not a JSON object: {error}.") from None
+            return self.config
+        except ValueError as error:
+            if "has no config.json" in str(error):
+                return {}
+            raise
+
+    @property
+    def revision(self) -> str | None:
+        """Which version of a hub model this is: the commit hash of its snapshot; None for any other folder.
+
+        A hub id may stand for other weights tomorrow; id and revision together do not.
+        """
+        found = self.folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", self.folder.name)
+        return self.folder.name if found else None
 
     def __contains__(self, name: str) -> bool:
-        return name in self.file_of
+        return name in self.container.tensors
 
     @property
     def names(self) -> list[str]:
         """All tensors of the checkpoint."""
-        return sorted(self.file_of)
+        return sorted(self.container.tensors)
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether the output head is the embedding: it is not stored, or stored and equal to it.
+
+        config.json is not asked: where it says tied, and another head is stored, that head is a weight of its own.
+        """
+        if HEAD not in self:
+            return not any(name.startswith(HEAD.removesuffix("weight")) for name in self.names)
+        if EMBEDDING not in self:
+            return False
+        head, embedding = self.tensors[HEAD], self.tensors[EMBEDDING]
+        if head.shape != embedding.shape or head.fault or embedding.fault:
+            return False
+        return _equal(head.values(), embedding.values())
+
+    @cached_property
+    def parameters(self) -> dict[str, Weight]:
+        """What the model computes with, by name: no scale, no buffer, no head that is tied, nothing absent."""
+        left_out = (Kind.SCALE, Kind.BUFFER)
+        found = {
+            name: weight
+            for name, weight in self.tensors.items()
+            if weight.kind not in left_out and not isinstance(weight, Absent)
+        }
+        if HEAD in found and self.tied:
+            del found[HEAD]
+        return found
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are codes that only :func:`rdlib.checkpoints.open_quantized` reads.
+
+        FP8 with its scales is decoded here and is none.  Settings of a quantization count even where no code is found:
+        the two contradict each other.
+        """
+        kinds = {w.kind for w in self.tensors.values()}
+        decoded = any(isinstance(w, Scaled) for w in self.tensors.values())
+        return Kind.CODE in kinds or bool(self.settings) and not decoded
 
     @cached_property
     def weights(self) -> list[Weight]:
-        """The weight matrices by layer, then group; a tied lm_head is the embedding and not listed again."""
-        tied = self.config.get("tie_word_embeddings")
-        found = []
-        for name in self.names:
-            layer, group = layer_and_group(name)
-            if group and not (group == "lm_head" and tied):
-                view = self._open(name)[1]
-                found.append(Weight(name, layer, group, tuple(view.get_shape()), view.get_dtype()))
+        """The weight matrices by layer, then group; a head that is tied to the embedding is not listed again.
+
+        Raises:
+            ValueError: there is no matrix of a layer among them, one of them is stored as a code, or layers have
+                matrices that a Llama has not.
+        """
+        _ = self.config  # a folder without one is no model
+        found = [w for w in self.tensors.values() if w.group != "other"]
+        self._refuse_codes()
+        self._refuse_unrecognized(found)
+        for absent in (w for w in found if isinstance(w, Absent)):
+            raise ValueError(absent.fault)
+        if any(w.group == "lm_head" for w in found) and self.tied:
+            found = [w for w in found if w.group != "lm_head"]
         return sorted(found, key=lambda w: (w.layer, GROUPS.index(w.group)))
+
+    def _refuse_codes(self) -> None:
+        """Raise where a matrix of the model is stored as a code that is not decoded here."""
+        codes = [w for w in self.tensors.values() if w.kind is Kind.CODE]
+        if codes:
+            method = f" by {self.settings.quant_method}" if self.settings else ""
+            raise ValueError(
+                f"{self.folder.name} is quantized{method}: {examples(w.name for w in codes)} hold codes and no "
+                "weights; open it with open_quantized, or take the model that it was made of."
+            )
+
+    def _refuse_unrecognized(self, found: list[Weight]) -> None:
+        """Raise where no matrix of a layer was recognized, or layers have others besides."""
+        matrices = [w for w in self.tensors.values() if len(w.shape) > 1 and w.group == "other"]
+        strange = [w.name for w in matrices if w.name.startswith("model.layers.")]
+        if found and not strange and any(w.layer >= 0 for w in found):
+            return
+        names = strange or [w.name for w in matrices] or self.names
+        raise ValueError(
+            f"{self.folder.name} has no layers as a Llama has them: {examples(names)} are not understood; rdlib "
+            "reads model.layers.N with q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj."
+        )
 
     def layer(self, number: int) -> list[Weight]:
         """The weight matrices of one layer.
 
         Raises:
-            ValueError: the model has no such layer.
+            ValueError: the model has no such layer, or as :attr:`weights`.
         """
         found = [w for w in self.weights if w.layer == number]
         if not found or number < 0:
-            last = max((w.layer for w in self.weights), default=-1)
+            last = max(w.layer for w in self.weights)
             raise ValueError(f"{self.folder.name} has no layer {number}; its layers are 0 … {last}.")
         return found
 
     def tensor(self, name: str | Weight) -> np.ndarray:
-        """One tensor in the type in which it is stored: bfloat16 as ``ml_dtypes.bfloat16``, nothing cast.
+        """One tensor: in the type in which it is stored, bfloat16 as ``ml_dtypes.bfloat16``; FP8 decoded, float32.
 
         Raises:
-            ValueError: there is no such tensor, it is not of a float type that quantizers take, or it holds
-                NaN or Inf; the message names it.
+            ValueError: there is no such tensor, it is not of a float type that quantizers take, is a code that is
+                not decoded here, or holds NaN or Inf; the message names it.
         """
-        name = name.name if isinstance(name, Weight) else name
-        self._refuse_unknown(name)
-        handle, view = self._open(name)
-        if view.get_dtype() not in ("F16", "BF16", "F32"):
-            raise ValueError(f"{name} is {view.get_dtype()}; float16, bfloat16 and float32 can be analysed.")
-        tensor = handle.get_tensor(name)
-        refuse_non_finite(tensor, name)
-        return tensor
+        weight = self._known(name)
+        W = weight.matrix().reshape(weight.shape)
+        if weight.dtype in FP8 and not isinstance(weight, Scaled):
+            raise ValueError(
+                f"{weight.name} is {weight.dtype} without a scale: it cannot be known whether these are the weights; "
+                "cast it to float16, bfloat16 and float32 can be analysed."
+            )
+        refuse_non_finite(W, weight.name)
+        return W if W.flags.writeable else W.copy()
 
     def stored(self, name: str) -> np.ndarray:
         """One tensor as it is stored, of any type and unchecked: what a quantized checkpoint is made of.
@@ -123,88 +211,66 @@ class Checkpoint:
         Raises:
             ValueError: there is no such tensor.
         """
-        self._refuse_unknown(name)
-        return self._open(name)[0].get_tensor(name)
+        return self._known(name).stored().copy()
 
     def size(self, name: str) -> int:
         """How many numbers a tensor holds."""
-        return math.prod(self._open(name)[1].get_shape())
+        return self._known(name).size
 
     def bits(self, name: str) -> int:
         """What a tensor takes in its file."""
-        width = re.search(r"\d+", self._open(name)[1].get_dtype())
-        return self.size(name) * (int(width[0]) if width else 8)  # BOOL is a byte
+        return 8 * self._known(name).nbytes
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row a weight matrix: layer, group, name, rows (out), columns (in), weights, dtype."""
-        rows = [(w.layer, w.group, w.name, *w.shape, int(np.prod(w.shape)), w.dtype) for w in self.weights]
+        rows = [(w.layer, w.group, w.name, *w.shape, w.size, w.dtype) for w in self.weights]
         return pd.DataFrame(rows, columns=["layer", "group", "name", "rows", "columns", "weights", "dtype"])
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of all safetensors files in the order of their names."""
+        """Hash of all files that hold tensors, in the order of their names."""
         digest = hashlib.sha256()
-        for file in sorted(set(self.file_of.values())):
-            with open(self.folder / file, "rb") as stream:
+        for file in sorted({w.file for w in self.container.tensors.values()}):
+            with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
 
-    def _refuse_unknown(self, name: str) -> None:
-        if name not in self.file_of:
+    def _known(self, name: str | Weight) -> Weight:
+        name = name.name if isinstance(name, Weight) else name
+        if name not in self.tensors:
             raise ValueError(f"{self.folder.name} has no tensor {name!r}.")
-
-    def _open(self, name: str) -> tuple:
-        """The open file of a tensor, and the tensor as safetensors describes it before it is read."""
-        file = self.file_of[name]
-        handle = _open_safetensors(self.folder / file)
-        try:
-            return handle, handle.get_slice(name)
-        except SafetensorError:
-            raise ValueError(
-                f"{file} of {self.folder.name} lacks the tensor {name!r} of its index."
-            ) from None
+        return self.tensors[name]
 
 
 def open_checkpoint(model: str | Path) -> Checkpoint:
-    """The checkpoint of ``"embedded"`` (the model in this package), of a local folder or of a hub id.
+    """The checkpoint of a name in :data:`rdlib.models.hub.NAMES`, of a local folder, a GGUF file or a hub id.
 
-    Only safetensors, configuration and tokenizer of a hub model are fetched.
+    A hub id may name a revision: ``owner/name@v1.0``.  Only safetensors, configuration and tokenizer of a hub model are
+    fetched.
 
     Raises:
         ValueError: there is no such folder or hub model, it is gated, or it holds no safetensors.
     """
-    return Checkpoint(find_model(model))
+    return Checkpoint(open_container(find_model(model)))
 
 
-def _files_by_tensor(folder: Path) -> dict[str, str]:
-    """Which file of the folder holds which tensor, from the index of a sharded checkpoint or from the files."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            outside = [file for file in weight_map.values() if Path(file).name != file]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{index.name} of {folder.name} cannot be read: {error!r}.") from None
-        if outside:
-            raise ValueError(
-                f"{index.name} of {folder.name} names {outside[0]!r}, which is outside of the folder."
-            )
-        missing = sorted({file for file in weight_map.values() if not (folder / file).is_file()})
-        if missing:
-            raise ValueError(f"{folder.name} lacks the shard {missing[0]} that its index names.")
-        return weight_map
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = sorted(file.name for file in folder.glob("*.bin"))
-        reason = f"only pickled weights ({pickled[0]}), which are refused" if pickled else "no safetensors"
-        raise ValueError(f"{folder.name} holds {reason}: convert the model with save_pretrained first.")
-    return {name: file.name for file in files for name in _open_safetensors(file).keys()}  # noqa: SIM118
+def open_container(path: Path) -> Container:
+    """What holds the tensors at a path: see :class:`rdlib.models.container.Container` for how to add a kind."""
+    return GGUFContainer(path) if path.is_file() else SafetensorsFolder(path)
 
 
-def _open_safetensors(path: Path) -> safe_open:
-    try:
-        return safe_open(path, framework="np")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is truncated or no safetensors file: {error}.") from None
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two matrices hold the same numbers, compared until they differ."""
+    step = max(BLOCK // max(one.shape[-1], 1), 1)
+    return all(
+        np.array_equal(one[i : i + step].astype(np.float32), other[i : i + step].astype(np.float32))
+        for i in range(0, len(one), step)
+    )
+
+
+def examples(names: Iterable[str]) -> str:
+    """Three of some names, evenly spread: for a sentence."""
+    names = sorted(names)
+    return ", ".join(names[:: max(-(-len(names) // 3), 1)])

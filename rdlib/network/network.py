@@ -1,5 +1,8 @@
 """The network of a checkpoint: run it, put other weights in it for a while, round it as bfloat16 would."""
 
+import shutil
+import tempfile
+import weakref
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -7,66 +10,80 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import nn
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.weight import Weight
+from rdlib.network.architecture import architecture, empty_network, tensors_of
 from rdlib.weights import DTYPES, refuse_non_finite
 
 
 def load_network(
     checkpoint: Checkpoint, device: str | None = None, device_map: str | dict | None = None
-) -> LlamaForCausalLM:
-    """The Llama of a checkpoint in float32, ready to be evaluated, from its safetensors alone.
+) -> PreTrainedModel:
+    """The network of a checkpoint in float32, ready to be evaluated, with exactly the tensors that the checkpoint has.
+
+    Every decoder of the Llama shape runs, see :data:`rdlib.network.architecture.LLAMA_SHAPED`.  FP8 is decoded with
+    its scales.
 
     Args:
         checkpoint: see :func:`rdlib.models.checkpoint.open_checkpoint`.
         device: such as ``"cpu"`` or ``"cuda:0"``; the first CUDA device, or else the CPU, where None.
         device_map: instead of a device, how accelerate spreads a model that does not fit on one: ``"auto"``,
-            or module → device, see its documentation.
+            or module → device, see its documentation.  What goes to ``"disk"`` is written there in float32.
 
     Raises:
-        ValueError: the checkpoint is no Llama, is itself quantized, lacks a tensor or has one of another
-            shape, or holds NaN or Inf; or both a device and a device map are given.
+        ValueError: the checkpoint is no Llama, is itself quantized, lacks a tensor, has one of another shape or one
+            that the network has no place for, or holds NaN or Inf; or both a device and a device map are given.
     """
     if device is not None and device_map is not None:
         raise ValueError("Give a device or a device_map, not both.")
-    config, name = checkpoint.config, checkpoint.folder.name
-    if config.get("model_type") != "llama":
-        raise ValueError(f"{name} is of type {config.get('model_type')!r}; only a 'llama' can be run.")
-    if "quantization_config" in config:
-        raise ValueError(f"{name} is quantized: run its reference, and put the decoded tensors in its place.")
     if device is None and device_map is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    network, found = LlamaForCausalLM.from_pretrained(
-        checkpoint.folder,
-        dtype=torch.float32,
-        device_map=device_map,
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,  # they are in the report, and refused below
-        output_loading_info=True,
-    )
-    for fault, tensors in (("lacks", found["missing_keys"]), ("has in another shape", _mismatched(found))):
-        if tensors:
-            raise ValueError(f"{name} {fault} {min(tensors)}, which its config.json asks for.")
+    config = architecture(checkpoint)
+    empty = empty_network(config, checkpoint.folder.name)
+    state = {name: _Unread(weight) for name, weight in tensors_of(empty, checkpoint).items()}
+    if device_map is not None:  # accelerate looks for a tied tensor by each of its names
+        state |= {name: state[source] for name, source in empty.all_tied_weights_keys.items()}
+    with ExitStack() as stack:
+        offloaded = tempfile.mkdtemp(prefix="rdlib-") if device_map is not None else None
+        stack.callback(shutil.rmtree, offloaded or "", ignore_errors=True)
+        network = type(empty).from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            device_map=device_map,
+            offload_folder=offloaded,
+        )
+        weakref.finalize(network, stack.pop_all().close)  # the folder goes with the network
     for key, parameter in network.named_parameters():
         if not (parameter.is_meta or parameter.isfinite().all()):
-            raise ValueError(f"{key} of {name} holds NaN or Inf: the network cannot be run.")
+            raise ValueError(
+                f"{key} of {checkpoint.folder.name} holds NaN or Inf: the network cannot be run."
+            )
     network.eval().requires_grad_(False)
     return network if device is None else network.to(device)
 
 
-def input_device(network: LlamaForCausalLM) -> torch.device:
+class _Unread:
+    """A tensor that is read when transformers slices it: only a few are in memory twice."""
+
+    def __init__(self, weight: Weight):
+        self.weight = weight
+
+    def __getitem__(self, _: object) -> torch.Tensor:
+        with np.errstate(over="ignore"):  # of float64; Inf is refused once all is loaded
+            return torch.tensor(self.weight.values().astype(np.float32))  # where torch aligns it
+
+
+def input_device(network: PreTrainedModel) -> torch.device:
     """Where inputs go: the device of the embedding, or the CPU where accelerate fetches it when it is needed."""
     return torch.device("cpu") if network.device.type == "meta" else network.device
 
 
-def _mismatched(found: dict) -> set[str]:
-    return {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
-
-
 @contextmanager
-def replaced(network: LlamaForCausalLM, tensors: Mapping[str, np.ndarray]) -> Iterator[LlamaForCausalLM]:
+def replaced(network: PreTrainedModel, tensors: Mapping[str, np.ndarray]) -> Iterator[PreTrainedModel]:
     """The network with other tensors in place of its own; afterwards, whatever happens, with its own again.
 
     Its own tensors are set aside where they are and not copied, so they come back to the last bit.  Where the
@@ -87,7 +104,7 @@ def replaced(network: LlamaForCausalLM, tensors: Mapping[str, np.ndarray]) -> It
         yield network
 
 
-def _checked(network: LlamaForCausalLM, name: str, values: np.ndarray) -> torch.Tensor:
+def _checked(network: PreTrainedModel, name: str, values: np.ndarray) -> torch.Tensor:
     """Ŵ as a float32 tensor of the right shape on the CPU."""
     tied = network.all_tied_weights_keys
     if name in tied:
@@ -105,7 +122,7 @@ def _checked(network: LlamaForCausalLM, name: str, values: np.ndarray) -> torch.
 
 
 @contextmanager
-def _swapped(network: LlamaForCausalLM, name: str, tensor: torch.Tensor) -> Iterator[None]:
+def _swapped(network: PreTrainedModel, name: str, tensor: torch.Tensor) -> Iterator[None]:
     parameter = network.get_parameter(name)
     if parameter.is_meta:
         with ExitStack() as stack:
@@ -122,7 +139,7 @@ def _swapped(network: LlamaForCausalLM, name: str, tensor: torch.Tensor) -> Iter
 
 
 @contextmanager
-def _swapped_offloaded(network: LlamaForCausalLM, name: str, tensor: torch.Tensor) -> Iterator[None]:
+def _swapped_offloaded(network: PreTrainedModel, name: str, tensor: torch.Tensor) -> Iterator[None]:
     """The same for a module whose tensors accelerate fetches from memory or disk whenever it runs."""
     module, _, key = name.rpartition(".")
     hook = network.get_submodule(module)._hf_hook
@@ -135,7 +152,7 @@ def _swapped_offloaded(network: LlamaForCausalLM, name: str, tensor: torch.Tenso
 
 
 @contextmanager
-def bfloat16_rounding(network: LlamaForCausalLM) -> Iterator[LlamaForCausalLM]:
+def bfloat16_rounding(network: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """The network as if it ran in bfloat16: weights, and what enters and leaves every module, are rounded.
 
     Sums within a module stay in float32, as in the matrix units of accelerators.  What this does to the output

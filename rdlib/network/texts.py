@@ -7,6 +7,7 @@ import pandas as pd
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rdlib.files import ASSETS, documents
+from rdlib.models.gguf import GGUFContainer
 from rdlib.models.hub import find_model
 
 TEXTS = {path.stem: path for path in sorted((ASSETS / "text").glob("*.txt"))}
@@ -35,12 +36,14 @@ def load_text(text: str | Path) -> list[str]:
 
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model (see :func:`rdlib.models.checkpoint.find_model`).
+    """The tokenizer of a model (see :func:`rdlib.models.hub.find_model`).
 
     Raises:
         ValueError: the model has none.
     """
     folder = find_model(model)
+    if folder.is_file():
+        return GGUFContainer(folder).tokenizer
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:

@@ -1,43 +1,43 @@
 """What a checkpoint says about its own quantization, in config.json and in files beside it."""
 
-import json
 from collections.abc import Mapping
+from pathlib import Path
 
-from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.json_file import read_object, without_nulls
 
-FILES = ("quantize_config.json", "quant_config.json")  # of auto-gptq and gptqmodel; of early autoawq
+FILES = (  # beside config.json
+    "quantize_config.json",  # of auto-gptq and gptqmodel
+    "quant_config.json",  # of early autoawq
+    "quantization_config.json",  # of optimum
+)
 SYNONYMS = {"w_bit": "bits", "q_group_size": "group_size", "checkpoint_format": "format"}
-DECISIVE = ("quant_method", "bits", "group_size", "desc_act", "format", "version")  # what decoding depends on
+DECISIVE = ("quant_method", "bits", "group_size", "sym", "desc_act", "format", "version")  # for decoding
 
 
-class Configuration:
-    """The settings of a quantized checkpoint.
+class Settings:
+    """The settings of the quantization of a checkpoint; none where it is not quantized.
+
+    A null is absent, and so is an empty ``quantization_config``.
 
     Args:
-        checkpoint: whose files are read.
+        folder: whose files are read.
+        config: config.json, without nulls.
 
     Raises:
-        ValueError: there are no settings, or two files contradict each other.
+        ValueError: a file is no JSON object, or two files contradict each other.
     """
 
-    def __init__(self, checkpoint: Checkpoint):
-        self.folder = checkpoint.folder.name
+    def __init__(self, folder: Path, config: Mapping[str, object]):
+        self.folder = folder.name
         self._settings: dict[str, object] = {}
         self._file_of: dict[str, str] = {}
-        self._add("config.json", checkpoint.config.get("quantization_config", {}))
+        self._add("config.json", config.get("quantization_config", {}))
         for file in FILES:
-            path = checkpoint.folder / file
-            if path.is_file():
-                try:
-                    settings = json.loads(path.read_text(encoding="utf-8"))
-                except ValueError as error:
-                    raise ValueError(f"{file} of {self.folder} is not JSON: {error}.") from None
-                self._add(file, settings)
-        if not self._settings:
-            raise ValueError(
-                f"{self.folder} has neither a quantization_config in config.json nor a {FILES[0]}: "
-                "it is not a quantized checkpoint."
-            )
+            if (folder / file).is_file():
+                self._add(file, without_nulls(read_object(folder / file, self.folder)))
+
+    def __bool__(self) -> bool:
+        return bool(self._settings)
 
     def _add(self, file: str, settings: object) -> None:
         if not isinstance(settings, Mapping):
@@ -46,13 +46,17 @@ class Configuration:
             name = SYNONYMS.get(key, key)
             if isinstance(value, str):
                 value = value.lower()
-            if value is not None and name in DECISIVE and value != self.get(name, value):
+            if name in DECISIVE and value != self.get(name, value):
                 raise ValueError(
                     f"{file} of {self.folder} says {key} = {value!r}, but {self._file_of[name]} says "
                     f"{self.get(name)!r}."
                 )
-            if value is not None and name not in self._settings:
+            if name not in self._settings:
                 self._settings[name], self._file_of[name] = value, file
+
+    def file_of(self, name: str) -> str:
+        """The file that a setting is in; config.json for one that is not set."""
+        return self._file_of.get(name, "config.json")
 
     def get(self, name: str, default: object = None) -> object:
         """A setting, or what holds where it is not set."""
@@ -68,8 +72,7 @@ class Configuration:
         if isinstance(value, bool) or value not in known:
             values = ", ".join(str(k) for k in known if k is not None)
             raise ValueError(
-                f"{self._file_of.get(name, 'config.json')} of {self.folder} says {name} = {value!r}; "
-                f"known: {values}."
+                f"{self.file_of(name)} of {self.folder} says {name} = {value!r}; known: {values}."
             )
         return value
 
@@ -82,7 +85,7 @@ class Configuration:
         value = self.get("group_size")
         if type(value) is not int or value < 1 and value != -1:
             raise ValueError(
-                f"{self._file_of.get('group_size', 'config.json')} of {self.folder} says group_size = {value!r}, "
+                f"{self.file_of('group_size')} of {self.folder} says group_size = {value!r}, "
                 "which is neither -1 nor a number of inputs."
             )
         return value
@@ -97,7 +100,9 @@ class Configuration:
 
     @property
     def quant_method(self) -> str:
-        """Which package wrote the checkpoint; files of before 2023 do not name it."""
+        """Which package wrote the checkpoint; files of before 2023 do not name it. Empty where it is not quantized."""
+        if not self:
+            return ""
         if self.get("load_in_4bit") or self.get("load_in_8bit"):
             return str(self.get("quant_method", "bitsandbytes"))
         return str(self.get("quant_method", "awq" if self.get("zero_point") is not None else "gptq"))

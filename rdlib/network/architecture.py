@@ -1,0 +1,86 @@
+"""Which network a checkpoint is of: its configuration, the tensors it asks for, and whether they are what is stored.
+
+Missing tensors, tensors of another shape and tensors that the network has no place for are refused before any is read:
+transformers would fill a gap with random numbers, and drop what is too much.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from rdlib.models.checkpoint import Checkpoint, examples
+from rdlib.models.names import HEAD
+from rdlib.models.weight import Weight
+
+LLAMA_SHAPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # the same modules by the same names
+_NOT_OF_THE_NETWORK = ("auto_map", "dtype", "quantization_config", "torch_dtype")
+
+
+def architecture(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """The configuration of the network, in which the head is tied where the tensors say so.
+
+    Raises:
+        ValueError: it is no decoder of the Llama shape, its weights are codes, or transformers cannot build it.
+    """
+    config, name = checkpoint.config, checkpoint.folder.name
+    kind = config.get("model_type")
+    if kind not in LLAMA_SHAPED:
+        raise ValueError(
+            f"{name} is of type {kind!r}; only a 'llama' or a decoder of its shape ({', '.join(LLAMA_SHAPED[1:])}) "
+            f"can be run, and it has {examples(checkpoint.names)}."
+        )
+    if checkpoint.quantized:
+        raise ValueError(f"{name} is quantized: run its reference, and put the decoded tensors in its place.")
+    kept = {key: value for key, value in config.items() if key not in (*_NOT_OF_THE_NETWORK, "model_type")}
+    stored = HEAD in checkpoint
+    kept["tie_word_embeddings"] = checkpoint.tied and (stored or config.get("tie_word_embeddings", True))
+    try:
+        return AutoConfig.for_model(kind, **kept)
+    except Exception as error:  # of transformers, whichever it is: its validation raises many
+        raise ValueError(f"config.json of {name} is none of a {kind!r}: {_line(error)}.") from None
+
+
+def empty_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
+    """The network without numbers: all its parameters on the device "meta".
+
+    Raises:
+        ValueError: transformers cannot build it.
+    """
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # as above
+        raise ValueError(
+            f"config.json of {name} describes no network that can be built: {_line(error)}."
+        ) from None
+
+
+def tensors_of(network: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, Weight]:
+    """The stored tensor of every parameter of the network.
+
+    Raises:
+        ValueError: the checkpoint lacks a parameter, has it in another shape, or stores more than the network has.
+    """
+    asked = {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
+    stored = checkpoint.parameters
+    found = {key: stored[key] for key in asked if key in stored}
+    name = checkpoint.folder.name
+    _refuse(f"{name} lacks", asked.keys() - stored.keys(), "which its config.json asks for.")
+    wrong = {f"{key} {w.shape}" for key, w in found.items() if w.shape != asked[key]}
+    _refuse(f"{name} has in another shape", wrong, "than its config.json asks for.")
+    remedy = "which its config.json has no place for: correct it (attention_bias, num_hidden_layers, …)."
+    _refuse(f"{name} stores", stored.keys() - asked.keys(), remedy)
+    return found
+
+
+def _refuse(begin: str, names: Iterable[str], end: str) -> None:
+    """Raise with a number of names, if there are any."""
+    if names:
+        count = f"{len(names)} tensors, such as " if len(names) > 3 else ""
+        raise ValueError(f"{begin} {count}{examples(names)}, {end}")
+
+
+def _line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200].rstrip('.')}"
