@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rdlib.code.ans import Ans, ClassifiedAns, ContextAns
+from rdlib.code.ans import Ans
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import FLOATS, Float
 from rdlib.code.format import Format
@@ -19,15 +19,15 @@ VERSION = b"2"  # of the layout
 CHECKSUM = 4  # bytes at the end of the file: a CRC-32 of all that is before it
 LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 
-# All four lists are part of the layout: add to their ends only.
+# Both lists are part of the layout: add to their ends only.
 NAMES = tuple(
     "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx "
     "sign shift super_scale super_minimum exponent mantissa".split()
 )
-CODED = (Ans, ClassifiedAns, ContextAns)  # their length does not follow from their shape
 KNOWN = (*(Fixed(1 << bits) for bits in range(1, 9)), *(Float(dtype) for dtype in FLOATS))
-OTHER, ROWS, ANY = 0, 6, 7  # codes: of a Fixed of another size, of a shape (out, n), of a shape written out
+OTHER, CODED, FIRST = 0, 1, 2  # codes of formats: a Fixed of another size, Ans, the first that is known
+ROWS, ANY = 6, 7  # codes of shapes: (out, n), and one that is written out
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Entry:
     """A stream as the header lists it: all but its bytes.
 
     Args:
-        format: how the array is written; of a file that is being read, it may be the mere class of it.
+        format: how the array is written; ``Ans`` itself while a file is read, until its table is.
         shape: of the array.
         bits: price, a multiple of 8.
     """
 
-    format: Format | type[Format]
+    format: Format | type[Ans]
     shape: tuple[int, ...]
     bits: int
 
@@ -84,7 +84,7 @@ def read_header(data: bytes) -> tuple[tuple[int, int], dict[str, Entry], int]:
         name, layout = reader.name(), reader.byte()
         array = _shape_of(layout & 7, shape, reader)
         form = _format_of(layout >> 3, reader)
-        length = reader.number() if isinstance(form, type) else form.bits_for(math.prod(array)) // 8
+        length = reader.number() if form is Ans else form.bits_for(math.prod(array)) // 8
         if name in entries:
             raise ValueError(f"The stream {name!r} is there twice.")
         entries[name] = Entry(form, array, 8 * length)
@@ -103,24 +103,24 @@ def _name(name: str) -> bytes:
 def _format(entry: Entry) -> tuple[int, bytes]:
     """Code of a format, and the number that it leaves open: of symbols, or of bytes."""
     form = entry.format
-    kind = form if isinstance(form, type) else type(form)
-    if kind in CODED:
-        return 1 + CODED.index(kind), _number(entry.bits // 8)
+    if form is Ans or isinstance(form, Ans):
+        return CODED, _number(entry.bits // 8)
     if form in KNOWN:
-        return 1 + len(CODED) + KNOWN.index(form), b""
+        return FIRST + KNOWN.index(form), b""
     return OTHER, _number(form.size)
 
 
-def _format_of(code: int, reader: "_Reader") -> Format | type[Format]:
-    known = (*CODED, *KNOWN)
-    if code == OTHER:
-        size = reader.number()
-        if not 0 < size <= 1 << 32:
-            raise ValueError(f"No stream has an alphabet of {size} symbols.")
-        return Fixed(size)
-    if code > len(known):
+def _format_of(code: int, reader: "_Reader") -> Format | type[Ans]:
+    if code == CODED:
+        return Ans
+    if code != OTHER and code - FIRST >= len(KNOWN):
         raise ValueError(f"The format {code} is unknown.")
-    return known[code - 1]
+    if code != OTHER:
+        return KNOWN[code - FIRST]
+    size = reader.number()
+    if not 0 < size <= 1 << 32:
+        raise ValueError(f"No stream has an alphabet of {size} symbols.")
+    return Fixed(size)
 
 
 def _derived(out: int, columns: int) -> list[tuple[int, ...]]:

@@ -100,7 +100,7 @@ class TrellisCoded(_Ungerboeck):
     def method(self) -> str:
         return f"TCQ {self.states} states"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         scale = np.float32(np.abs(values).max(initial=0))
         x = sequences(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0), self.register)
@@ -165,7 +165,7 @@ class EntropyCodedTrellis(_Ungerboeck):
     def method(self) -> str:
         return f"entropy-coded TCQ {self.states} states"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
         unit = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)
