@@ -3,6 +3,7 @@
 from rdlib.checkpoints.folded import UnfoldedWeight, aligned, unfold_awq
 from rdlib.checkpoints.identity import refuse_other_model
 from rdlib.checkpoints.quantized import IN_THE_BOX, QuantizedCheckpoint, open_quantized
+from rdlib.checkpoints.readable import readable
 
 __all__ = [
     "IN_THE_BOX",
@@ -10,6 +11,7 @@ __all__ = [
     "UnfoldedWeight",
     "aligned",
     "open_quantized",
+    "readable",
     "refuse_other_model",
     "unfold_awq",
 ]

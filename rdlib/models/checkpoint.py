@@ -270,6 +270,12 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def examples(names: Iterable[str]) -> str:
-    """Three of some names, evenly spread: for a sentence."""
-    names = sorted(names)
-    return ", ".join(names[:: max(-(-len(names) // 3), 1)])
+    """Three of some names for a sentence, of different kinds: numbers of layers make no difference.
+
+    >>> examples(["a.0.q", "a.0.k", "a.1.k", "a.1.q"])
+    'a.0.k, a.0.q'
+    """
+    kinds: dict[str, str] = {}
+    for name in sorted(names):
+        kinds.setdefault(re.sub(r"\d+", "", name), name)
+    return ", ".join(list(kinds.values())[:3])
