@@ -45,7 +45,7 @@ def main() -> None:
     """Print the table and, where a path is given, write it as JSON; exit 1 where a target is missed."""
     checkpoint = open_checkpoint("embedded")
     network, tokenizer = load_network(checkpoint, "cpu"), load_tokenizer("embedded")
-    windows = cut_windows(read_tokens("evaluation", tokenizer), 256).first(16)
+    windows = cut_windows(read_tokens("evaluation", tokenizer), 256).take(16)
     reference = Reference(network, windows)
     compare(network, reference)  # what is compiled or allocated once is not measured
     setup, replay = clock(Replay, network, reference)

@@ -35,7 +35,7 @@ from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.code.header import CHECKSUM
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.models.gguf import GGUFModel
+from rdlib.models.gguf import GGUFContainer
 from rdlib.runs.parameters import Parameter, ParameterError, chosen
 
 NUMBERS = [
@@ -314,9 +314,10 @@ def gguf(random: np.random.Generator, folder: Path) -> Iterator[Read]:
 
 def _read_gguf(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    model = GGUFModel(path)
-    for name in model.names:
-        model.tensor(name)
+    model = GGUFContainer(path)
+    checkpoint = Checkpoint(model)
+    for name in checkpoint.names:
+        checkpoint.tensor(name)
     assert model.config["hidden_size"] > 0
     assert model.tokenizer("the") is not None
 

@@ -60,13 +60,13 @@ def random_windows(count: int = 5, length: int = 12, seed: int = 0, **how: objec
     """Windows of uniform random tokens; the token 0 serves as BOS."""
     stride = how.get("stride") or length
     tokens = np.random.default_rng(seed).integers(1, VOCABULARY, length + stride * count)
-    return cut_windows(tokens, length, **how).first(count)
+    return cut_windows(tokens, length, **how).take(count)
 
 
 def trained(folder: Path, count: int = 2, length: int = 128) -> tuple[LlamaForCausalLM, Checkpoint, Windows]:
     """A trained network with its checkpoint and some windows of the evaluation text."""
     checkpoint = Checkpoint(folder)
-    windows = cut_windows(read_tokens("evaluation", load_tokenizer(folder)), length).first(count)
+    windows = cut_windows(read_tokens("evaluation", load_tokenizer(folder)), length).take(count)
     return load_network(checkpoint, "cpu"), checkpoint, windows
 
 

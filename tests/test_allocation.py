@@ -120,7 +120,7 @@ def test_two_tables_one_below_the_other():
 
 @pytest.mark.parametrize("method", [*METHODS, uniform])
 def test_a_budget_is_kept_to_the_bit(method):
-    """The solver's tolerance is 10⁻⁶ of the sum: 600 bits too many of 10⁹ are no more than that."""
+    """Not to 10⁻⁶ of the sum, the tolerance of solvers of integer programmes: 600 bits of 10⁹."""
     rows = [(t, o, bits, cost) for t in "ab" for o, bits, cost in ((0, 4e8, 2.0), (1, 500_000_300, 1.0))]
     options = pd.DataFrame(rows, columns=["tensor", "option", "bits", "cost"])
     assert method(options, 1e9).bits.sum() <= 1e9

@@ -64,6 +64,25 @@ def test_standard_errors_are_noise(pair, shift, verdict):
     assert set(verdicts(pair(points(), points(kl=0.1 + shift)), "kl")) == {verdict}
 
 
+def test_differences_by_chance_are_counted(pair):
+    """Of equal quantities 4.6 % differ by more than two standard errors: the table says how many that is."""
+    rng, many = np.random.default_rng(1), pd.concat([points()] * 50, ignore_index=True)
+    drawn = [many.assign(kl=0.1 + 0.01 * rng.standard_normal(len(many))) for _ in "ab"]
+    (row,) = pair(*drawn).summary.to_dict("records")
+    assert row["by chance"] == pytest.approx(0.0455 * len(many), abs=0.05)  # rate and nmse are computed
+    assert row["differs"] == pytest.approx(row["by chance"], abs=4 * row["by chance"] ** 0.5)
+
+
+def test_nothing_to_compare(pair):
+    nothing = pair(points().iloc[:0], points().iloc[:0])
+    assert nothing.summary.empty and "Neither has a point." in compare.lines(nothing)
+
+
+def test_one_side_without_points(pair):
+    one = pair(points(), points().iloc[:0])
+    assert list(one.summary["only in A"]) == [8] and one.summary["by chance"].item() == 0
+
+
 def test_verdicts_do_not_depend_on_the_order(tmp_path):
     rng = np.random.default_rng(0)
     tables = [points(kl=0.1 + 0.03 * rng.standard_normal(8), nmse=rng.choice([0.1, 0.2], 8)) for _ in "ab"]
@@ -157,7 +176,11 @@ def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compare", "a", "elsewhere/b"])
     compare.main()
     told = capsys.readouterr().out
-    assert "rows of the same tensor" in told and "rate: 2.01 and 7" in told
+    assert (
+        "rows of the same tensor" in told
+        and "8 numbers differ; 0.4 would by chance" in told
+        and "rate: 2.01 and 7" in told
+    )
     assert Path("build/compare-a-b.html").is_file()
     monkeypatch.setattr(sys, "argv", ["compare", "a", "c"])
     with pytest.raises(SystemExit, match="no finished experiment 'c'"):

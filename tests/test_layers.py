@@ -23,7 +23,7 @@ BELOW: dict[str, set[str]] = {
     "models": {"files", "weights"},
     "statistics": {"histogram", "models", "weights"},
     "plot": {"histogram", "theory"},
-    "checkpoints": {"code", "files", "models", "quantizers", "weights"},
+    "checkpoints": {"code", "files", "histogram", "models", "quantizers", "weights"},
     "network": {"files", "models", "weights"},
     "functional": {"checkpoints", "code", "measure", "models", "network", "quantizers", "weights"},
     "allocation": {"files", "functional", "models", "network", "quantizers", "weights"},

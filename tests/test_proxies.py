@@ -157,3 +157,21 @@ def test_what_has_no_rank_is_refused():
         with pytest.raises(ValueError, match="cannot be compared"):
             spearman(x, y)
     assert np.isnan(spearman([1, 1, 1], [1, 2, 3]).rho)
+
+
+@pytest.mark.parametrize("clusters", [None, [0, 0, 1, 1, 2, 2]])
+def test_few_clusters_have_no_interval(clusters):
+    """Of three points or clusters one draw in nine is a single one, and has no ranks."""
+    x = np.random.default_rng(0).random(6 if clusters else 3)
+    found = spearman(x, x**2, clusters)
+    assert found.rho == pytest.approx(1)
+    with pytest.raises(ValueError, match="3 clusters are too few for an interval: at least 6"):
+        found.interval()
+
+
+def test_an_interval_of_six_is_made_of_numbers():
+    for seed in range(20):
+        x, y = np.random.default_rng(seed).random((2, 6))
+        low, high = spearman(x, y, seed=seed).interval()
+        assert -1 - 1e-9 <= low <= high <= 1 + 1e-9
+    assert np.isnan(spearman([1] * 6, range(6)).interval()).all()

@@ -5,7 +5,7 @@ import torch
 from networks import TRAINED, noisy, one_torch_thread, tiny, trained  # noqa: F401
 
 from rdlib.network.network import replaced
-from rdlib.network.sample import continuation, sample, stories
+from rdlib.network.sample import continuation, documents_of, sample
 from rdlib.network.texts import load_tokenizer
 
 PROMPT = "Once upon a time, there was a"
@@ -74,4 +74,4 @@ def test_a_sample_follows_the_distribution_of_the_network():
 def test_stories_are_what_stands_between_the_ends():
     tokenizer = load_tokenizer(TRAINED[0])
     tokens = tokenizer("One.")["input_ids"] + tokenizer("Two")["input_ids"]
-    assert stories([tokens], tokenizer) == ["One.", "Two"]
+    assert documents_of([tokens], tokenizer) == ["One.", "Two"]

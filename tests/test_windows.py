@@ -53,9 +53,9 @@ def test_batches_are_all_windows_in_order(length):
 
 def test_the_first_windows_are_cut_by_the_same_protocol():
     windows = cut_windows(np.arange(100), 10, 5, bos=3)
-    few = windows.first(4)
+    few = windows.take(4)
     assert len(few) == 4 and (few.ids == windows.ids[:4]).all() and few.stride == 5 and few.bos == 3
-    assert len(windows.first(1000)) == len(windows)
+    assert len(windows.take(1000)) == len(windows)
 
 
 def test_the_protocol_is_said_in_words():

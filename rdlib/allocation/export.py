@@ -1,7 +1,7 @@
 """A quantized model as an ordinary folder: dequantized weights that any tool loads, and beside them what they cost."""
 
 import json
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,8 @@ from rdlib.allocation.plan import Plan
 from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.moments import Moments
-from rdlib.quantizers import Quantizer
 
-COPIED = ("generation_config.json", "token*", "special*")
 QUANTIZED = "quantization.json"
-
-
-def uniform_plan(quantizer: Quantizer, checkpoint: Checkpoint) -> Plan:
-    """The plan that writes every linear layer with the same quantizer; embedding and output head stay as they are."""
-    return Plan({weight.name: quantizer for weight in checkpoint.weights if weight.layer >= 0})
 
 
 def export(
@@ -32,7 +25,7 @@ def export(
 
     Args:
         checkpoint: the original.
-        plan: see :class:`rdlib.allocation.plan.Plan`; :func:`uniform_plan` makes one of a single quantizer.
+        plan: see :class:`rdlib.allocation.Plan`; :func:`rdlib.allocation.uniform_plan` makes one of one quantizer.
         folder: must not exist.
         moments: H of the inputs, for quantizers with error feedback.
 
@@ -42,25 +35,51 @@ def export(
     Raises:
         ValueError: the folder exists, the checkpoint is itself quantized, or a tensor cannot be quantized.
     """
+    folder = _new(folder, checkpoint)
+    applied = plan.applied(checkpoint, moments)
+    spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
+    _write_model(checkpoint, applied.tensors, folder, spent)
+    return applied.rates
+
+
+def export_model(checkpoint: Checkpoint, folder: str | Path) -> None:
+    """Write a model as it is into an ordinary folder that transformers loads: all tensors decoded, in float32.
+
+    So a GGUF file, which transformers reads but cannot save, becomes a model.  The folder is there whole or not at all.
+
+    Args:
+        checkpoint: the model.
+        folder: must not exist.
+
+    Raises:
+        ValueError: the folder exists, or weights are codes that are not decoded.
+    """
+    _write_model(checkpoint, {}, _new(folder, checkpoint), None)
+
+
+def _new(folder: str | Path, checkpoint: Checkpoint) -> Path:
+    """The folder, if it can be written and the checkpoint can be exported: asked before hours of work."""
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder.name} exists already: name a folder that does not, or remove it.")
     if checkpoint.quantized:
-        raise ValueError(f"{checkpoint.folder.name} is itself quantized: export a plan of its reference.")
-    applied = plan.applied(checkpoint, moments)
+        raise ValueError(f"{checkpoint.folder.name} is itself quantized: export its reference.")
+    return folder
+
+
+def _write_model(
+    checkpoint: Checkpoint, replaced: Mapping[str, np.ndarray], folder: Path, spent: dict | None
+) -> None:
+    """The folder of a model in which some tensors are replaced, and what was spent on them."""
+    kept = {name: w for name, w in checkpoint.parameters.items() if name not in replaced}
+    tensors = {name: _wide(w.values()) for name, w in kept.items()} | dict(replaced)
     with whole(folder) as unfinished:
         unfinished.mkdir()
-        tensors = {name: _wide(w.values()) for name, w in checkpoint.parameters.items()} | dict(
-            applied.tensors
-        )
         save_file(tensors, unfinished / "model.safetensors", {"format": "pt"})
         _write(unfinished / "config.json", _config(checkpoint))
-        spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
-        _write(unfinished / QUANTIZED, spent)
-        for pattern in COPIED:
-            for file in checkpoint.folder.glob(pattern):
-                shutil.copy(file, unfinished)
-    return applied.rates
+        if spent is not None:
+            _write(unfinished / QUANTIZED, spent)
+        checkpoint.container.write_tokenizer(unfinished)
 
 
 def _wide(tensor: np.ndarray) -> np.ndarray:

@@ -4,15 +4,13 @@ Options are a table with the columns ``tensor``, ``option`` (a label, the same f
 (the total price of the tensor) and ``cost`` (the damage, which adds up over tensors, such as a predicted KL).
 """
 
-from itertools import count
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 HALVINGS = 100  # of the interval of slopes
-TOLERANCE = 2e-6  # of the room for extra bits: twice what the solver may use too much
+ROUNDING = 1e-9  # relative: what sums of costs are compared to
 
 
 def uniform(options: pd.DataFrame, budget: float) -> pd.DataFrame:
@@ -57,23 +55,15 @@ def lagrangian(options: pd.DataFrame, budget: float) -> pd.DataFrame:
     References:
         Everett 1963, doi:10.1287/opre.11.3.399; Shoham and Gersho 1988, doi:10.1109/29.90373.
     """
-    low = 0.0  # fits, or is too much
-    if _at_slope(options, low).bits.sum() <= budget:
-        return _at_slope(options, low)
-    _refuse_small(options, budget)
-    high = 1e-12 + 2 * _steepest(options)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _at_slope(options, middle).bits.sum() <= budget else (middle, high)
-    return _at_slope(options, high)
+    return _at_slope(options, _slope(options, budget))
 
 
 def exact(options: pd.DataFrame, budget: float) -> pd.DataFrame:
-    """The options of least Σ cost with Σ bits ≤ budget, one a tensor: a multiple-choice knapsack.
+    """The options of least Σ cost with Σ bits ≤ budget, one a tensor: a multiple-choice knapsack, solved exactly.
 
-    As an integer programme, by the solver HiGHS.  Σ cost is least within 10⁻⁶, relative.  The solver allows a sum
-    of bits that is too large by 10⁻⁶ of what is to spend above the cheapest options; where it uses that, it has to
-    do with so much less.
+    By dynamic programming, one tensor after the other.  Of the partial choices those stay that no other beats in
+    both bits and cost, and that can still be as good as equal slope: with its λ, no choice within the budget costs
+    less than Σ (cost + λ·bits) − λ·budget.
 
     Args:
         options: columns ``tensor``, ``option``, ``bits`` and ``cost``; any index.
@@ -83,38 +73,64 @@ def exact(options: pd.DataFrame, budget: float) -> pd.DataFrame:
         The chosen rows, one a tensor, in the order of the table.
 
     Raises:
-        ValueError: not even the cheapest options fit, or the solver gives up.
+        ValueError: not even the cheapest options fit.
 
     References:
-        Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503; Huangfu and Hall 2018, doi:10.1007/s12532-017-0130-5.
+        Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503; Pisinger 1995, doi:10.1016/0377-2217(95)00015-I.
     """
+    slope = _slope(options, budget)
+    known = _at_slope(options, slope)
+    tensors = options.groupby("tensor").indices.values()  # the rows of each
+    bits, least_bits = _above_the_least(options.bits.to_numpy(float), tensors)
+    price, least_price = _above_the_least((options.cost + slope * options.bits).to_numpy(float), tensors)
+    room = budget - least_bits
+    excess = (known.cost.sum() + slope * budget - least_price) * (1 + ROUNDING)
+    spent, paid, steps = np.zeros(1), np.zeros(1), []
+    for rows in sorted(tensors, key=lambda rows: -np.sort(price[rows])[:2].max()):  # few choices stay
+        spent, paid = np.add.outer(spent, bits[rows]).ravel(), np.add.outer(paid, price[rows]).ravel()
+        kept = _unbeaten(spent, paid - slope * spent, (spent <= room) & (paid <= excess))
+        spent, paid = spent[kept], paid[kept]
+        steps.append((kept // len(rows), rows[kept % len(rows)]))
+    if not len(spent):
+        return known
+    at, chosen = np.argmin(paid - slope * spent), []
+    for before, row in reversed(steps):
+        chosen.append(row[at])
+        at = before[at]
+    return options.iloc[np.sort(chosen)]
+
+
+def _above_the_least(values: np.ndarray, tensors: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
+    """Each row's value less the least of its tensor, and the sum of those."""
+    least = np.empty(len(values))
+    for rows in tensors:
+        least[rows] = values[rows].min()
+    return values - least, sum(least[rows[0]] for rows in tensors)
+
+
+def _unbeaten(bits: np.ndarray, cost: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Of the allowed choices those that no other beats in both, by rising bits and falling cost: their places."""
+    order = np.flatnonzero(allowed)
+    order = order[np.lexsort((cost[order], bits[order]))]
+    best = np.minimum.accumulate(np.append(np.inf, cost[order]))
+    return order[cost[order] < best[:-1]]
+
+
+def _slope(options: pd.DataFrame, budget: float) -> float:
+    """The least λ ≥ 0 at which :func:`_at_slope` keeps to the budget, by halving an interval.
+
+    Raises:
+        ValueError: not even the cheapest options fit.
+    """
+    low = 0.0  # fits, or is too little
+    if _at_slope(options, low).bits.sum() <= budget:
+        return low
     _refuse_small(options, budget)
-    least = options.groupby("tensor").bits.transform("min")
-    extra, room = (options.bits - least).to_numpy(float), budget - options.groupby("tensor").bits.min().sum()
-    for tries in count():
-        chosen = _knapsack(options, extra, room * (1 - tries * TOLERANCE))
-        if chosen.bits.sum() <= budget:
-            return chosen
-
-
-def _knapsack(options: pd.DataFrame, extra: np.ndarray, room: float) -> pd.DataFrame:
-    """The options of least Σ cost with Σ extra ≤ room, one a tensor, as far as the solver's tolerances go."""
-    tensor = pd.factorize(options.tensor)[0]
-    ones = csr_array((np.ones(len(options)), (tensor, np.arange(len(options)))))
-    cost = options.cost.to_numpy(float)
-    solved = milp(
-        cost / (np.abs(cost).max() or 1),
-        integrality=np.ones(len(options)),
-        bounds=Bounds(0, np.where(extra <= room, 1, 0)),
-        constraints=[
-            LinearConstraint(ones, 1, 1),
-            LinearConstraint(extra[None] / (room or 1), -np.inf, room > 0),
-        ],
-        options={"mip_rel_gap": 1e-6},
-    )
-    if solved.x is None:
-        raise ValueError(f"The allocation could not be solved: {solved.message}")
-    return options[solved.x > 0.5]
+    high = 1e-12 + 2 * _steepest(options)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _at_slope(options, middle).bits.sum() <= budget else (middle, high)
+    return high
 
 
 def _at_slope(options: pd.DataFrame, slope: float) -> pd.DataFrame:

@@ -14,7 +14,7 @@ what it was, plus the error of rounding, and 1/s is the factor of least squares 
 An error that is not correlated with the row does not bias it.  Comparing Ŵ with W as they stand measures s and not
 the error of quantization.
 
-Source: Lin et al. 2024, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
+Source: Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
 """
 
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ from rdlib.checkpoints.quantized import QuantizedCheckpoint
 from rdlib.code.code import Code
 from rdlib.code.decoder import Decoder
 from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.names import layer_and_group
 from rdlib.weights import as_float32
 
 BEFORE = {  # the norm before a layer
@@ -119,9 +120,10 @@ def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Iterator[t
     """
     refuse_other_model(quantized, reference)
     columns: dict[str, np.ndarray] = {}  # of layers that are fed by one that came before
+    first = min((n for n, _ in map(layer_and_group, quantized.layers) if n >= 0), default=-1)
     for name in quantized.linear:
         packed = quantized.packed(name)
-        if name == quantized.layers[0]:
+        if layer_and_group(name)[0] == first:
             refuse_other_version(quantized, name, packed, reference.tensor(name))
         if quantized.folds_scales:
             s = columns.pop(name) if name in columns else _scales_of_norm(quantized, reference, name)

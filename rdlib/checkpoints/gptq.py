@@ -17,7 +17,7 @@ then off by one scale.  A symmetric file shows it (its zero points are not 2^(b 
 file was made of (the other reading is closer to it): both are refused.  So are ``desc_act = false`` with groups that
 are no neighbours, which some kernels would ignore.
 
-Source: Frantar, Ashkboos, Hoefler and Alistarh 2023, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
+Source: Frantar, Ashkboos, Hoefler and Alistarh 2022, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
 ``QuantLinear.pack`` and ``dequantize_weight``.
 """
 
@@ -130,11 +130,13 @@ class Gptq(CheckpointFormat):
         """The version that the file is not labelled as."""
         return "gptq_v2" if self.offset else "gptq"
 
-    def other_readings(self, code: Code) -> Mapping[str, Code]:
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         shift = 1 - 2 * self.offset  # v1 read as v2 has zero points that are one less
         zero = (code["zero"].astype(np.int16) + shift) % (1 << self.bits)
         stream = Stream.fixed(zero.astype(np.uint8), 1 << self.bits)
-        return {self.other: Code(code.shape, dict(code.streams) | {"zero": stream})}
+        return {
+            f"checkpoint_format = {self.other!r}": Code(code.shape, dict(code.streams) | {"zero": stream})
+        }
 
     def _decoded_zeros(self, qzeros: np.ndarray, outputs: int) -> np.ndarray:
         words = np.ascontiguousarray(qzeros.T)

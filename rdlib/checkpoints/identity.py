@@ -5,6 +5,7 @@ import numpy as np
 
 from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
+from rdlib.code.code import Code
 from rdlib.models.checkpoint import Checkpoint
 
 ROWS = 4096  # compared at a time
@@ -59,14 +60,17 @@ def refuse_other_version(
         ValueError: another version fits better; the message names it.
     """
     W = W.astype(np.float32)
-    error = float(((packed.weight - W) ** 2).mean())
-    for version, code in quantized.other_readings(packed.code).items():
-        other = float(((packed.decoder.decode(code) - W) ** 2).mean())
-        if other < error:
-            raise ValueError(
-                f"{name} of {quantized.checkpoint.folder.name} fits the reference with checkpoint_format = {version!r} "
-                f"(mean squared error {other:.3g}), and not as its settings say ({error:.3g}): correct them."
-            )
+
+    def error(code: Code) -> float:
+        return float(((packed.decoder.decode(code) - W) ** 2).mean())
+
+    errors = {what: error(code) for what, code in quantized.other_readings(name, packed.code).items()}
+    stated, best = error(packed.code), min(errors, key=errors.get, default=None)
+    if best is not None and errors[best] < stated:
+        raise ValueError(
+            f"{name} of {quantized.checkpoint.folder.name} fits the reference with {best} (mean squared error "
+            f"{errors[best]:.3g}), and not as the file says ({stated:.3g}): correct it."
+        )
 
 
 def _same(stored: np.ndarray, original: np.ndarray, dtype: type) -> bool:

@@ -62,8 +62,8 @@ class CheckpointFormat(ABC):
         """What a stored tensor of a layer holds."""
         return self.streams.get(suffix, suffix)
 
-    def other_readings(self, code: Code) -> Mapping[str, Code]:
-        """The code of a layer as other versions of the format would have it, by their names in the settings."""
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """The code of a layer as other versions of the format would have it, by what would say so."""
         return {}
 
     @abstractmethod

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rdlib.checkpoints.awq import Awq
 from rdlib.checkpoints.bitsandbytes import TABLES, BitsAndBytes4, BitsAndBytes8
+from rdlib.checkpoints.gguf import GGUFFormat
 from rdlib.checkpoints.gptq import Gptq
 from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
@@ -16,8 +17,9 @@ from rdlib.checkpoints.unquantized import left_alone
 from rdlib.code.code import Code
 from rdlib.files import ASSETS
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
+from rdlib.models.gguf import GGUFContainer
 from rdlib.models.names import GROUPS, HEAD, layer_and_group
-from rdlib.models.settings import FILES, Settings
+from rdlib.models.settings import FILES
 from rdlib.models.weight import Kind
 
 TOTALS = ["rate", "stored"]
@@ -25,13 +27,13 @@ IN_THE_BOX = {p.parent.name: p.parent for p in sorted((ASSETS / "checkpoints").g
 
 
 class QuantizedCheckpoint:
-    """What GPTQ, AWQ or bitsandbytes wrote, read without them and one layer at a time.
+    """What GPTQ, AWQ, bitsandbytes or llama.cpp wrote, read without them and one layer at a time.
 
     A layer has the name of the weight that it stands for, as in the model that was quantized.  Layers that were left
     in 16 bits are no less part of the checkpoint: :attr:`left_alone` names them, and :meth:`packed` reads them.
 
     Args:
-        checkpoint: with the settings of its quantization in config.json or quantize_config.json.
+        checkpoint: with the settings of its quantization in config.json or quantize_config.json; or a GGUF file.
 
     Raises:
         ValueError: it is not quantized, or by a method that is not read.
@@ -39,19 +41,14 @@ class QuantizedCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint | Path):
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        if not self.checkpoint.settings:
-            raise ValueError(
-                f"{self.checkpoint.folder.name} has neither a quantization_config in config.json nor a {FILES[0]}: "
-                "it is not a quantized checkpoint."
-            )
-        self._layout = _layout(self.checkpoint.settings)
+        self._layout = _layout(self.checkpoint)
         self._stem_of = {f"{stem}.weight": stem for stem in self._layout.stems(self.checkpoint.names)}
         if not self._stem_of:
             raise ValueError(
                 f"{self.checkpoint.folder.name} says that it is {self.method}, but holds no tensor "
                 f"*.{self._layout.marks[0]}."
             )
-        for name in self._stem_of:
+        for name in () if isinstance(self._layout, GGUFFormat) else self._stem_of:
             if name in self.checkpoint and self.checkpoint.tensors[name].kind is not Kind.CODE:
                 raise ValueError(
                     f"{self.checkpoint.folder.name} holds {name} twice, as it is and quantized: remove the one that "
@@ -81,8 +78,8 @@ class QuantizedCheckpoint:
     @cached_property
     def left_alone(self) -> list[str]:
         """Names of the weights of layers that are stored as they are, by layer, then group."""
-        plain = [w.name for w in self.checkpoint.tensors.values() if w.layer >= 0 and w.kind is Kind.WEIGHT]
-        return sorted(plain, key=_place)
+        plain = {w.name for w in self.checkpoint.tensors.values() if w.layer >= 0 and w.kind is Kind.WEIGHT}
+        return sorted(plain - self._stem_of.keys(), key=_place)
 
     @property
     def linear(self) -> list[str]:
@@ -105,9 +102,9 @@ class QuantizedCheckpoint:
             return left_alone(self.checkpoint.tensor(name), self._layout.bits, self.method)
         return self._layout.read(self._parts(name))
 
-    def other_readings(self, code: Code) -> Mapping[str, Code]:
-        """What the code of a layer is if the file is not of the version that its settings name, by that version."""
-        return self._layout.other_readings(code)
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """What the code of a layer is if the file is not what it says, by what it would have to say instead."""
+        return self._layout.other_readings(name, code)
 
     def shape(self, name: str) -> tuple[int, int]:
         """(out, in) of a layer, from the headers of its tensors: nothing is unpacked.
@@ -210,7 +207,7 @@ def _place(name: str) -> tuple[int, int, str]:
 
 
 def open_quantized(model: str | Path) -> QuantizedCheckpoint:
-    """The quantized checkpoint of a name in :data:`IN_THE_BOX`, of a local folder or of a hub id.
+    """The quantized checkpoint of a name in :data:`IN_THE_BOX`, of a local folder, a GGUF file or a hub id.
 
     Raises:
         ValueError: there is no such model, it is not quantized, or by a method that is not read.
@@ -218,9 +215,17 @@ def open_quantized(model: str | Path) -> QuantizedCheckpoint:
     return QuantizedCheckpoint(open_checkpoint(IN_THE_BOX.get(str(model), model)))
 
 
-def _layout(settings: Settings) -> CheckpointFormat:
+def _layout(checkpoint: Checkpoint) -> CheckpointFormat:
     """The format that a checkpoint says it has."""
+    if isinstance(checkpoint.container, GGUFContainer):
+        return GGUFFormat(checkpoint.container)
+    settings = checkpoint.settings
     match settings.quant_method:
+        case "":
+            raise ValueError(
+                f"{checkpoint.folder.name} has neither a quantization_config in config.json nor a {FILES[0]}: "
+                "it is not a quantized checkpoint."
+            )
         case "gptq":
             return Gptq(settings)
         case "awq":
@@ -231,5 +236,5 @@ def _layout(settings: Settings) -> CheckpointFormat:
             return BitsAndBytes4(settings.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4")
     raise ValueError(
         f"{settings.folder} was quantized by {settings.quant_method!r}; "
-        "rdlib reads gptq, awq and bitsandbytes."
+        "rdlib reads gptq, awq, bitsandbytes, and GGUF files."
     )

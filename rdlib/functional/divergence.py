@@ -88,24 +88,18 @@ class Functional:
     non_finite: int
 
     @property
-    def agreement_error(self) -> float:
-        """Binomial standard error √(a(1 − a)/n) of the mean agreement a."""
-        a = self.agreement.mean
-        return math.sqrt(a * (1 - a) / self.agreement.values.size)
-
-    @property
     def perplexity(self) -> float:
-        """Exp of the mean loss of Q, per token."""
+        """exp of the mean loss of Q, per token."""
         return _exp(self.loss.mean)
 
     @property
     def reference_perplexity(self) -> float:
-        """Exp of the mean loss of P, per token."""
+        """exp of the mean loss of P, per token."""
         return _exp(self.reference_loss.mean)
 
     @property
     def ln_perplexity_ratio(self) -> PerToken:
-        """Ln of the perplexity of Q over that of P, token by token: its error is that of the pair."""
+        """ln of the perplexity of Q over that of P, token by token: its error is that of the pair."""
         return self.loss - self.reference_loss
 
     @property
@@ -116,9 +110,8 @@ class Functional:
             quantity = getattr(self, name)
             row |= {name: quantity.mean, f"{name}_error": quantity.error, f"{name}_bits": quantity.bits.mean}
             row |= {f"{name}_{k}": quantity.quantile(q) for k, q in QUANTILES.items()}
-        for name in ("total_variation", "logits_mse", "centred_mse", "ln_perplexity_ratio"):
+        for name in ("total_variation", "logits_mse", "centred_mse", "ln_perplexity_ratio", "agreement"):
             row |= {name: getattr(self, name).mean, f"{name}_error": getattr(self, name).error}
-        row |= {"agreement": self.agreement.mean, "agreement_error": self.agreement_error}
         row |= {"perplexity": self.perplexity, "reference_perplexity": self.reference_perplexity}
         row |= {"non_finite": self.non_finite, "predictions": self.kl.values.size}
         w = self.windows
@@ -153,6 +146,10 @@ class Reference:
 def forward(network: LlamaForCausalLM, windows: Windows) -> Iterator[torch.Tensor]:
     """Logits of the predictions that count, batch by batch: (windows, stride, vocabulary), float32.
 
+    Args:
+        network: on any device, or spread over several by accelerate.
+        windows: of the text.
+
     Raises:
         ValueError: the text has tokens that the network does not know.
     """
@@ -168,7 +165,18 @@ def forward(network: LlamaForCausalLM, windows: Windows) -> Iterator[torch.Tenso
 
 
 def compare(network: LlamaForCausalLM, reference: Reference) -> Functional:
-    """How far the network, as it is now, strays from the reference."""
+    """How far the output Q of the network, as it is now, strays from P, prediction by prediction.
+
+    Args:
+        network: with the matrices that are judged, see :func:`rdlib.network.network.replaced`.
+        reference: the logits of the original, and the text.
+
+    Returns:
+        KL, total variation and the like, in nats per token where they are information; see :class:`Functional`.
+
+    Raises:
+        ValueError: the text has tokens that the network does not know.
+    """
     return compare_logits(forward(network, reference.windows), reference)
 
 

@@ -10,6 +10,8 @@ from rdlib.functional.sensitivity import Replay
 from rdlib.measure import output_error
 from rdlib.weights import as_float32
 
+FEWEST = 6  # clusters of which a bootstrap says something
+
 
 def error_sizes(W: np.ndarray, W_hat: np.ndarray, H: np.ndarray) -> dict[str, float]:
     """Sizes of the error E = W − Ŵ of one matrix; each may be added up over matrices.
@@ -23,6 +25,9 @@ def error_sizes(W: np.ndarray, W_hat: np.ndarray, H: np.ndarray) -> dict[str, fl
         ``squared`` ‖E‖²; ``relative`` t² = ‖E‖²/‖W‖²; ``diagonal`` tr(E diag(H) Eᵀ); ``output`` tr(E H Eᵀ),
         the squared error of the layer's output; ``relative_output`` tr(E H Eᵀ) / (‖W‖² tr(H)/in), which is t²
         where the error is white and less where it avoids the strong inputs.
+
+    Raises:
+        ValueError: ``W`` is no weight matrix or holds NaN or Inf.
     """
     wide = as_float32(W).astype(np.float64)
     E = wide - W_hat
@@ -37,7 +42,19 @@ def error_sizes(W: np.ndarray, W_hat: np.ndarray, H: np.ndarray) -> dict[str, fl
 
 
 def with_noise(W: np.ndarray, relative: float, seed: int = 0) -> np.ndarray:
-    """W + t‖W‖ G/‖G‖ in float32, G Gaussian: white noise with a relative error ‖E‖²/‖W‖² of t² = ``relative``."""
+    """W + t‖W‖·G/‖G‖, G Gaussian: white noise with a relative error ‖E‖²/‖W‖² of t² = ``relative``.
+
+    Args:
+        W: (out, in).
+        relative: t² ≥ 0.
+        seed: of the noise.
+
+    Returns:
+        (out, in), float32.
+
+    Raises:
+        ValueError: ``W`` is no weight matrix or holds NaN or Inf.
+    """
     values = as_float32(W)
     G = np.random.default_rng(seed).standard_normal(values.shape)
     scale = np.sqrt(relative * (values.astype(np.float64) ** 2).sum() / (G**2).sum())
@@ -52,10 +69,21 @@ def noise_response(
     By the linearity law Σ αₗ tₗ² predicts what errors tₗ² of all layers do together, where α is the
     :func:`slope` of such a response over t².
 
+    Args:
+        replay: of the network and its reference.
+        name: of the tensor.
+        W: its weights, (out, in).
+        relative: sizes t² of the noise, as shares of ‖W‖².
+        seed: of the noise.
+
     Returns:
         Columns ``relative`` (t²), ``kl`` and ``ln_perplexity_ratio``, both in nats per token.
 
-    Source: Malinovskii et al. 2024, arXiv:2411.17525 (HIGGS).
+    Raises:
+        ValueError: the network has no such tensor, or it holds NaN or Inf.
+
+    References:
+        Malinovskii et al. 2024, arXiv:2411.17525 (HIGGS).
     """
     rows = []
     for t2 in relative:
@@ -65,7 +93,12 @@ def noise_response(
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """α of y ≈ α x: Σ xy / Σ x², least squares through the origin."""
+    """α = Σ xy / Σ x², of y ≈ αx: least squares through the origin.
+
+    Args:
+        x: (n,).
+        y: (n,).
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
     return float((x * y).sum() / (x * x).sum())
 
@@ -76,15 +109,37 @@ class RankCorrelation:
 
     Args:
         rho: 1 where one quantity ranks as the other does; NaN where one is constant.
-        resampled: ρ on bootstrap resamples; those of two correlations with the same seed are paired.
+        resampled: ρ on bootstrap resamples; those of two correlations with the same seed are paired.  NaN for a
+            draw in which one quantity is constant.
+        clusters: how many were drawn from.
     """
 
     rho: float
     resampled: np.ndarray
+    clusters: int
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Percentile bootstrap interval (Efron 1979, doi:10.1214/aos/1176344552)."""
-        low, high = np.quantile(self.resampled, [(1 - level) / 2, (1 + level) / 2])
+        """The percentile bootstrap interval: from the (1 − level)/2 quantile of the resamples to the (1 + level)/2.
+
+        Args:
+            level: how often it should cover the true ρ, 0 … 1.
+
+        Returns:
+            Its lower and its upper end; NaN where ρ is.
+
+        Raises:
+            ValueError: the points are of fewer than 6 clusters: too few to say how much their draws scatter.
+
+        References:
+            Efron 1979, doi:10.1214/aos/1176344552.
+        """
+        if self.clusters < FEWEST:
+            raise ValueError(
+                f"{self.clusters} clusters are too few for an interval: at least {FEWEST} are needed."
+            )
+        if np.isnan(self.rho):
+            return self.rho, self.rho
+        low, high = np.nanquantile(self.resampled, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
 
@@ -114,7 +169,7 @@ def spearman(
     )
     size = int(labels.max(initial=-1)) + 1
     drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), resamples)
-    return RankCorrelation(float(_rho(x, y, np.ones((1, len(x))))[0]), _rho(x, y, drawn[:, labels]))
+    return RankCorrelation(float(_rho(x, y, np.ones((1, len(x))))[0]), _rho(x, y, drawn[:, labels]), size)
 
 
 def _rho(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -101,7 +101,8 @@ def read_model(
     tensors, rows, bits = {}, {}, float("nan")
     for name, packed in aligned(quantized, checkpoint):
         W, tensors[name], bits = checkpoint.tensor(name), packed.weight, packed.decoder.bits
-        rows[name] = _row(name, W, packed.weight, packed.code.rate, moments[name])
+        H = None if name == EMBEDDING else moments[name]
+        rows[name] = _row(name, W, packed.weight, packed.code.rate, H)
     return QuantizedModel(method or quantized.method, bits, tensors, _table(rows))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from rdlib.models.classify import classify
 from rdlib.models.container import Container
+from rdlib.models.gguf import GGUFContainer
 from rdlib.models.hub import find_model
 from rdlib.models.json_file import without_nulls
 from rdlib.models.names import EMBEDDING, GROUPS, HEAD
@@ -26,7 +27,7 @@ class Checkpoint:
     """The tensors of one model, read one at a time: what analysis, network and census all ask.
 
     Args:
-        container: that holds them; a folder stands for the safetensors in it.
+        container: that holds them; a folder stands for the safetensors in it, and a file is GGUF.
 
     Raises:
         ValueError: the folder holds no safetensors, or a file cannot be read.
@@ -244,7 +245,7 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str | Path) -> Checkpoint:
-    """The checkpoint of ``"embedded"`` (the model in this package), of a local folder or of a hub id.
+    """The checkpoint of a name in :data:`rdlib.models.hub.NAMES`, of a local folder, a GGUF file or a hub id.
 
     A hub id may name a revision: ``owner/name@v1.0``.  Only safetensors, configuration and tokenizer of a hub model are
     fetched.
@@ -257,7 +258,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
 
 def open_container(path: Path) -> Container:
     """What holds the tensors at a path: see :class:`rdlib.models.container.Container` for how to add a kind."""
-    return SafetensorsFolder(path)
+    return GGUFContainer(path) if path.is_file() else SafetensorsFolder(path)
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:

@@ -22,7 +22,8 @@ class Container(ABC):
        hold paths and numbers, and no open file.
     3. ``config`` is what config.json of the same model would hold.  It has no quantization_config where ``values()``
        decodes: to whoever reads it, it is an ordinary model.
-    4. ``classified`` is False where settings and neighbours have nothing to add: each Weight has its ``kind``.
+    4. ``write_tokenizer`` makes a folder's files of it.
+    5. ``classified`` is False where settings and neighbours have nothing to add: each Weight has its ``kind``.
 
     As a *quantized file* the same container goes to rdlib/checkpoints: a format there takes ``stored()`` apart into
     the streams of a Code, see :class:`rdlib.checkpoints.layout.CheckpointFormat`.
@@ -47,4 +48,12 @@ class Container(ABC):
 
         Raises:
             ValueError: there is none, or it is no JSON object.
+        """
+
+    @abstractmethod
+    def write_tokenizer(self, folder: Path) -> None:
+        """Write the files of the tokenizer into a folder; none where there is no tokenizer.
+
+        Raises:
+            ValueError: there is one that is not understood.
         """

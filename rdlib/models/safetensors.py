@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/safetensors (format).
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Mapping
 from functools import cached_property
@@ -19,6 +20,7 @@ from rdlib.models.names import canonical
 from rdlib.models.weight import Absent, Weight
 
 INDEX = "model.safetensors.index.json"
+TOKENIZER = ("generation_config.json", "token*", "special*")
 
 
 class SafetensorsFolder(Container):
@@ -47,6 +49,11 @@ class SafetensorsFolder(Container):
         except FileNotFoundError:
             raise ValueError(f"{self.path.name} has no config.json: is it the folder of a model?") from None
 
+    def write_tokenizer(self, folder: Path) -> None:
+        for pattern in TOKENIZER:
+            for file in self.path.glob(pattern):
+                shutil.copy(file, folder)
+
     def _indexed(self, index: Path) -> dict[str, Weight]:
         """Tensors as an index names them."""
         file_of = self._weight_map(index)
@@ -67,6 +74,10 @@ class SafetensorsFolder(Container):
 
     @property
     def _without_weights(self) -> str:
+        if gguf := sorted(file.name for file in self.path.glob("*.gguf")):
+            return (
+                f"{self.path.name} holds GGUF files and no safetensors: name one of them, such as {gguf[0]}."
+            )
         pickled = sorted(file.name for file in self.path.glob("*.bin"))
         reason = f"only pickled weights ({pickled[0]}), which are refused" if pickled else "no safetensors"
         return f"{self.path.name} holds {reason}: convert the model with save_pretrained first."

@@ -2,8 +2,8 @@
 
     python -m rdlib.network.sample rdlib/assets/model rdlib/assets/text/sample.txt
 
-Texts drawn from the model itself are where Kullback–Leibler divergence is defined: E over the model's own
-distribution.  The sample is plain ancestral sampling, temperature 1, nothing cut off.
+On texts drawn from the model itself, the mean of the next-token divergence KL(P‖Q) estimates the divergence of the
+two models as distributions of whole texts.  The sample is plain ancestral sampling, temperature 1, nothing cut off.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def _continue(
     ).tolist()
 
 
-def stories(streams: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def documents_of(streams: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The texts of the streams, each cut at its ends of text; one that breaks off at the end is kept."""
     end = tokenizer.eos_token
     return [text.strip() for s in streams for text in tokenizer.decode(s).split(end) if text.strip()]
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     network, tokenizer = load_network(open_checkpoint(options.model)), load_tokenizer(options.model)
-    texts = stories(sample(network, options.tokens, options.seed), tokenizer)
+    texts = documents_of(sample(network, options.tokens, options.seed), tokenizer)
     options.out.write_text(f"\n{tokenizer.eos_token}\n".join(texts) + "\n", encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rdlib.files import ASSETS, documents
+from rdlib.models.gguf import GGUFContainer
 from rdlib.models.hub import find_model
 from rdlib.models.json_file import read_object
 
@@ -43,6 +44,8 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
             vocabulary is missing, transformers makes an empty one.
     """
     folder = find_model(model)
+    if folder.is_file():
+        return GGUFContainer(folder).tokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # of transformers and tokenizers, which raise many

@@ -50,7 +50,7 @@ class Windows:
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 
-    def first(self, count: int) -> "Windows":
+    def take(self, count: int) -> "Windows":
         """The first ``count`` windows, or all where there are fewer."""
         return Windows(self.ids[:count], self.stride, self.bos)
 

@@ -104,7 +104,8 @@ class RowClassified(Wrapper):
         if code["row_class"].shape != code.shape[:1] or code["table"].ndim != 2:
             raise ValueError("The code does not hold a class for every row.")
         index = Stream(code["index"], Fixed(code["table"].shape[1]))
-        return self.inner.decode(Code(code.shape, dict(code.streams) | {"index": index}))
+        table = Stream.fixed(code["table"].min(axis=0), 256)  # of what occurs in any class
+        return self.inner.decode(Code(code.shape, dict(code.streams) | {"index": index, "table": table}))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def dynamic_map() -> np.ndarray:
     Returns:
         float32 (256,), rising.
 
-    Source: Dettmers 2016, arXiv:1511.04561, as bitsandbytes' ``create_dynamic_map`` builds it.
+    Source: Dettmers 2015, arXiv:1511.04561, as bitsandbytes' ``create_dynamic_map`` builds it.
     """
     positive = [np.zeros(1, np.float32)]
     for decade in range(7):

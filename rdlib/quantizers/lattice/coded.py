@@ -11,11 +11,11 @@ from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import entropy_of
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.lattice.lattice import Lattice
-from rdlib.quantizers.scalar.entropy import LARGEST_ALPHABET
 from rdlib.quantizers.vector.runs import as_runs, from_runs, sample_of
 from rdlib.weights import as_float32
 
 STEP_SAMPLE = 1 << 20  # weights on which the step is chosen
+WIDEST = 1 << 16  # an axis, in steps
 TOLERANCE = 1e-4  # of ln Δ: about as many bits
 
 
@@ -125,7 +125,7 @@ def step_of_rate(runs: np.ndarray, lattice: Lattice, bits: float, weights: int) 
     def excess(log_step: float) -> float:
         return rate_of(lattice.nearest(sample / np.exp(log_step)), lattice) * runs.size / weights - bits
 
-    low = np.log(2 * largest / LARGEST_ALPHABET)
+    low = np.log(2 * largest / WIDEST)
     high = np.log(3 * largest)  # every run goes to the origin
     if excess(low) < 0 or excess(high) >= 0:
         return largest * 2 ** (1 - bits)

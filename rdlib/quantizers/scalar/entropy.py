@@ -12,9 +12,9 @@ from numba import njit
 
 from rdlib.code.code import Code, Stream, table_of_counts
 from rdlib.histogram import Histogram, entropy_of
-from rdlib.quantizers.scalar.level_table import Index, LevelTable
+from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams, levels_of
 
-LARGEST_ALPHABET = 1 << 16
+LARGEST_ALPHABET = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class EcsqMidpoint(LevelTable):
         step = np.float32(step_of_entropy(histogram, self.bits))
         cells = cells_of(histogram.values, step)
         first = int(cells[0]) if len(cells) else 0
+        first -= first % (1 << max(first.bit_length() - 24, 0))  # float32 has that exactly
         table = table_of_counts(np.bincount(cells - first, histogram.counts, minlength=1))
         side = {
             "table": table,
@@ -51,14 +52,19 @@ class EcsqMidpoint(LevelTable):
         return {}
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        return (code["index"].astype(np.float32) + code.number("first")) * code.number("step")
+        return self._levels(code, 0.0)[code["index"]]
+
+    def _levels(self, code: Code, offsets: np.ndarray | float) -> np.ndarray:
+        """Δ·(k + offset) of every symbol, float32."""
+        k = np.arange(len(code["table"])) + np.float64(code.number("first"))
+        return ((k + offsets) * np.float64(code.number("step"))).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class EcsqCentroid(EcsqMidpoint):
     """As :class:`EcsqMidpoint`, but ŵ is the mean of the weights of its cell, within Δ / 508.
 
-    Streams besides those: ``offset`` (centroid − grid point in Δ / 254, a byte a symbol).
+    Streams besides those: ``offset`` (centroid − grid point in Δ / 254, a byte for each symbol that occurs).
     """
 
     @property
@@ -71,13 +77,13 @@ class EcsqCentroid(EcsqMidpoint):
         sums = np.bincount(index, histogram.counts * histogram.values.astype(np.float64), size)
         centroids = np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
         inside = np.clip(centroids / (step or 1) - (first + np.arange(size)), -0.5, 0.5)
-        offsets = np.where(counts > 0, np.rint(254 * inside) + 127, 127)  # 127: none
-        return {"offset": Stream.fixed(offsets, 255)}
+        return {"offset": Stream.fixed(np.rint(254 * inside[counts > 0]) + 127, 255)}
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        offsets = (code["offset"].astype(np.float32) - 127) / 254
-        levels = np.arange(len(offsets), dtype=np.float32) + code.number("first") + offsets
-        return (levels * code.number("step"))[code["index"]]
+        occurring = code["table"] != 255
+        offsets = np.zeros(len(occurring))
+        offsets[occurring] = (code["offset"].astype(np.float64) - 127) / 254
+        return self._levels(code, offsets)[code["index"]]
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ class EcsqOptimal(LevelTable):
     """Cells and levels that minimise D + λ·H, with the λ at which the entropy H of the index is the nominal rate.
 
     A weight goes to the level of least (w − t_k)² − λ·log₂ p_k, levels to the mean of their cell, p to their
-    frequency, until nothing moves.  Streams: ``table``, ``index`` (entropy-coded), ``levels`` (float16 in units
-    of the largest weight), ``scale`` (float32).
+    frequency, until nothing moves.  Streams: ``table``, ``index`` (entropy-coded), ``levels`` and ``scale`` as
+    of :class:`rdlib.quantizers.LloydMax`.
 
     Source: Chou, Lookabaugh and Gray 1989, doi:10.1109/29.17498.
     """
@@ -100,18 +106,13 @@ class EcsqOptimal(LevelTable):
 
     def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
         levels, thresholds = entropy_constrained(histogram, self.bits)
-        scale = np.float32(histogram.largest)
         cells = np.searchsorted(thresholds, histogram.values)
         table = table_of_counts(np.bincount(cells, histogram.counts, minlength=1))
-        side = {
-            "table": table,
-            "levels": Stream.floats(levels / (scale or 1)),
-            "scale": Stream.floats(np.array([scale]), "float32"),
-        }
+        side = {"table": table} | level_streams(levels, histogram)
         return side, lambda values: Stream.coded(np.searchsorted(thresholds, values), table)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        return (code.number("scale") * code["levels"].astype(np.float32))[code["index"]]
+        return levels_of(code["levels"], code["scale"])[code["index"]]
 
 
 def cells_of(values: np.ndarray, step: float) -> np.ndarray:
@@ -135,15 +136,16 @@ def grid_entropy(values: np.ndarray, counts: np.ndarray, step: float) -> float:
 def step_of_entropy(histogram: Histogram, bits: float) -> float:
     """The step Δ at which H(round(w / Δ)) = bits, by bisection of log Δ.
 
-    A source of fewer bits than that gets the largest step that keeps its entropy, or the smallest of an
-    alphabet of 65,536.
+    A source of fewer bits than that gets the largest step that keeps its entropy, or the smallest that does not
+    spread the cells over more than 2²⁰ of them.
     """
     if len(histogram.values) < 2:
         return histogram.largest
     if 2.5 * histogram.largest > float(np.finfo(np.float32).max):
         raise ValueError(f"A step for weights of {histogram.largest:.3g} does not fit float32: scale W down.")
     target = min(bits, histogram.entropy - 1e-9)
-    low, high = 2 * histogram.largest / LARGEST_ALPHABET, 2.5 * histogram.largest
+    span = float(histogram.values[-1]) - float(histogram.values[0])
+    low, high = 2 * span / LARGEST_ALPHABET, 2.5 * histogram.largest
     for _ in range(48):
         middle = float(np.sqrt(low * high))
         if grid_entropy(histogram.values, histogram.counts, middle) >= target:

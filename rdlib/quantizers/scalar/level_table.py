@@ -11,6 +11,7 @@ from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.granularity import Granularity, PerTensor
 from rdlib.weights import as_float32
 
+FLOAT32 = np.finfo(np.float32)
 Index = Callable[[np.ndarray], Stream]  # values → the stream of their symbols, of the same shape
 
 
@@ -50,3 +51,28 @@ def has_level_table(quantizer: Quantizer) -> bool:
 def code_of(values: np.ndarray, side: dict[str, Stream], index: Index) -> Code:
     """The code of values, (out, in), from what :meth:`LevelTable.design` returns."""
     return Code(values.shape, side | {"index": index(values)})
+
+
+def level_streams(levels: np.ndarray, histogram: Histogram) -> dict[str, Stream]:
+    """Levels t as float16 numbers (t − m) / s, with the mean m of the weights and the largest s = |w − m|.
+
+    float16 is finest near zero, and that is where most weights are once their mean is taken away.
+
+    Args:
+        levels: float64, any shape.
+        histogram: of the weights.
+
+    Returns:
+        the streams ``levels`` and ``scale`` (s and m, float32).
+    """
+    mean = np.float32(histogram.mean)
+    reach = np.abs(histogram.values - np.float64(mean)).max(initial=0)
+    scale = np.float32(min(reach, FLOAT32.max))
+    unit = Stream.floats((levels - np.float64(mean)) / np.float64(scale or 1))
+    return {"levels": unit, "scale": Stream.floats([scale, mean], "float32")}
+
+
+def levels_of(levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The levels, float32, from the arrays of :func:`level_streams`."""
+    s, mean = scale.astype(np.float64)
+    return np.clip(mean + s * levels.astype(np.float64), FLOAT32.min, FLOAT32.max).astype(np.float32)

@@ -7,14 +7,14 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram, lloyd_max
-from rdlib.quantizers.scalar.level_table import Index, LevelTable
+from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams, levels_of
 
 
 @dataclass(frozen=True)
 class LloydMax(LevelTable):
-    """ŵ = s·t_q with the 2^b levels t that minimise Σ (w − ŵ)², found exactly.
+    """ŵ = m + s·t_q with the 2^b levels that minimise Σ (w − ŵ)², found exactly.
 
-    Streams: ``index`` (b bits), ``levels`` (t, 2^b float16 in units of the largest weight), ``scale`` (float32).
+    Streams: ``index`` (b bits), ``levels`` (t, 2^b float16), ``scale`` (s = max |w − m| and the mean m, float32).
     The rounding of the levels to float16 is part of the distortion.
 
     Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Max 1960, doi:10.1109/TIT.1960.1057548.
@@ -28,13 +28,10 @@ class LloydMax(LevelTable):
         return "Lloyd–Max tensor"
 
     def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
-        scale = np.float32(histogram.largest)
-        levels = Stream.floats(lloyd_max(histogram, 1 << self.bits) / (scale or 1))
-        table = (scale * levels.array.astype(np.float32)).astype(np.float64)
+        side = level_streams(lloyd_max(histogram, 1 << self.bits), histogram)
+        table = levels_of(side["levels"].array, side["scale"].array).astype(np.float64)
         middles, size = (table[1:] + table[:-1]) / 2, max(len(table), 1)
-        side = {"levels": levels, "scale": Stream.floats([scale], "float32")}
         return side, lambda values: Stream.fixed(np.searchsorted(middles, values), size)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        table = code.number("scale") * code["levels"].astype(np.float32)
-        return table[code["index"]]
+        return levels_of(code["levels"], code["scale"])[code["index"]]

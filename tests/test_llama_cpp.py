@@ -1,0 +1,56 @@
+"""Quantizers that are llama.cpp itself, through libgguf."""
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, quants
+from sources import gaussian
+
+from rdlib.checkpoints.llama_cpp import LlamaCpp, LlamaCppImportance
+from rdlib.measure import measure_code
+
+libgguf = pytest.importorskip("libgguf", reason="libgguf is of the extra 'gguf'")
+
+MSE = {  # of N(0, 1), measured once: rate, mean squared error
+    "Q2_K": (2.625, 0.0854),
+    "Q3_K": (3.4375, 0.0228),
+    "Q4_K": (4.5, 0.00500),
+    "Q5_K": (5.5, 0.00130),
+    "Q6_K": (6.5625, 0.00031),
+    "IQ4_XS": (4.25, 0.00589),
+    "IQ3_S": (3.4375, 0.0272),
+}
+
+
+@pytest.mark.parametrize("kind", MSE)
+def test_rates_and_errors_of_gaussian_weights(kind):
+    W, quantizer = gaussian((64, 2048)), LlamaCpp(kind)
+    rate, mse = MSE[kind]
+    point = measure_code(W, quantizer, quantizer.encode(W))
+    assert quantizer.bits == rate and point.rate == pytest.approx(rate, abs=0.005)
+    assert point.mse == pytest.approx(mse, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", [*MSE, "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ4_NL"])
+def test_what_it_wrote_is_decoded_as_the_package_decodes_it(kind):
+    W, quantizer = gaussian((8, 512)), LlamaCppImportance(kind)
+    number = GGMLQuantizationType[kind]
+    rows = libgguf.quantize_rows(W, number.value, np.ones(512, np.float32))
+    assert np.array_equal(quantizer.decode(quantizer.encode(W)), quants.dequantize(rows, number))
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q4_K", "IQ2_XXS", "IQ3_XXS"])
+def test_importance_lessens_the_error_that_is_weighed(kind):
+    W = gaussian((64, 512))
+    H = np.diag(np.random.default_rng(0).lognormal(0, 2, 512))
+    given, equal = LlamaCppImportance(kind), LlamaCppImportance(kind)
+    codes = given.encode(W, H), equal.encode(W)
+    errors = [((W - given.decode(code)) ** 2 @ np.diag(H)).mean() for code in codes]
+    assert errors[0] < 0.95 * errors[1]
+    assert codes[0].rate == codes[1].rate
+
+
+def test_what_cannot_be_written_is_refused():
+    with pytest.raises(ValueError, match="Rows of 100 weights are no whole blocks of Q4_K"):
+        LlamaCpp("Q4_K").encode(gaussian((2, 100)))
+    with pytest.raises(ValueError, match="only with importance: use LlamaCppImportance"):
+        LlamaCpp("IQ2_XXS").encode(gaussian((2, 256)))
