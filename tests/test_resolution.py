@@ -1,5 +1,7 @@
 """One resolution: which file holds which tensor, asked by checkpoint, network and census alike; or one sentence."""
 
+import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 import torch
 from networks import one_torch_thread  # noqa: F401
 from safetensors.numpy import save_file
-from tiny_llama import BFLOAT16, DOWN1, Q0, config, gptq, gptq_settings, llama, write, write_index
+from tiny_llama import BFLOAT16, DOWN1, Q0, config, gptq, gptq_settings, llama, refusal, write, write_index
 
-from rdlib.allocation.export import export, uniform_plan
+from rdlib.allocation.export import export
+from rdlib.allocation.plan import uniform_plan
 from rdlib.census import stored_tensors
 from rdlib.census.rows import tensor_rows
 from rdlib.checkpoints import open_quantized
@@ -36,17 +39,6 @@ def assert_one_answer(folder: Path, expected: dict[str, np.ndarray]) -> None:
         assert np.array_equal(census[name].reshape(W.shape), W)
         if name in network:
             assert np.array_equal(network[name].numpy(), W.astype(np.float32))
-
-
-def refusal(act, *words: str) -> str:
-    """The one sentence that an action is refused with; it has the words."""
-    with pytest.raises(ValueError) as error:
-        act()
-    sentence = str(error.value)
-    assert "\n" not in sentence
-    for word in words:
-        assert word in sentence, sentence
-    return sentence
 
 
 # Which file
@@ -429,3 +421,9 @@ def test_save_file_writes_what_is_read(tmp_path):
     for name, array in arrays.items():
         assert checkpoint.stored(name).dtype == array.dtype
         assert np.array_equal(checkpoint.stored(name), array)
+
+
+@pytest.mark.parametrize("module", ["checkpoint", "json_file", "names", "weight"])
+def test_examples_in_docstrings_are_right(module):
+    found = doctest.testmod(importlib.import_module(f"rdlib.models.{module}"))
+    assert found.attempted and not found.failed

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -68,6 +69,17 @@ def write_index(folder: Path, file_of: dict[str, str], name: str = "model.safete
 def is_linear(name: str) -> bool:
     """Whether a name is that of a matrix of a layer."""
     return name.endswith("_proj.weight")
+
+
+def refusal(act: Callable[[], object], *words: str) -> str:
+    """The one sentence that an action is refused with; it has the words."""
+    with pytest.raises(ValueError) as error:
+        act()
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    for word in words:
+        assert word in sentence, sentence
+    return sentence
 
 
 # FP8

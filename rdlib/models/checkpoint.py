@@ -166,7 +166,8 @@ class Checkpoint:
 
     def _refuse_unrecognized(self, found: list[Weight]) -> None:
         """Raise where no matrix of a layer was recognized, or layers have others besides."""
-        matrices = [w for w in self.tensors.values() if len(w.shape) > 1 and w.group == "other"]
+        others = [w for w in self.tensors.values() if w.kind is not Kind.SCALE and w.group == "other"]
+        matrices = [w for w in others if len(w.shape) > 1]
         strange = [w.name for w in matrices if w.name.startswith("model.layers.")]
         if found and not strange and any(w.layer >= 0 for w in found):
             return
