@@ -1,38 +1,16 @@
 """Which model was quantized?  What a quantizer leaves alone is still that of the model."""
 
-from collections.abc import Iterable
-
 import ml_dtypes
 import numpy as np
 
 from rdlib.checkpoints.layout import EncodedLayer
-from rdlib.checkpoints.quantized import QuantizedCheckpoint, open_quantized
+from rdlib.checkpoints.quantized import QuantizedCheckpoint
 from rdlib.code.code import Code
 from rdlib.models.checkpoint import Checkpoint
 
 ROWS = 4096  # compared at a time
 ON_THE_WAY = (np.float32, ml_dtypes.bfloat16, np.float16)  # types in which a package may have held a model
 TINY = 2.0**-24  # the smallest float16: what is less may have become zero or that
-
-
-def open_available(
-    names: Iterable[str], reference: Checkpoint
-) -> tuple[dict[str, QuantizedCheckpoint], dict[str, str]]:
-    """The checkpoints that can be had and were made of the reference, by name; and why the others are left out.
-
-    Args:
-        names: in the box, of local folders, or hub ids, see :func:`open_quantized`.
-        reference: the model that they should be made of.
-    """
-    opened, reasons = {}, {}
-    for name in names:
-        try:
-            checkpoint = open_quantized(name)
-            refuse_other_model(checkpoint, reference)
-            opened[name] = checkpoint
-        except ValueError as error:
-            reasons[name] = str(error)
-    return opened, reasons
 
 
 def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) -> None:

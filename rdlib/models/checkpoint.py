@@ -166,7 +166,8 @@ class Checkpoint:
 
     def _refuse_unrecognized(self, found: list[Weight]) -> None:
         """Raise where no matrix of a layer was recognized, or layers have others besides."""
-        matrices = [w for w in self.tensors.values() if len(w.shape) > 1 and w.group == "other"]
+        others = [w for w in self.tensors.values() if w.kind is not Kind.SCALE and w.group == "other"]
+        matrices = [w for w in others if len(w.shape) > 1]
         strange = [w.name for w in matrices if w.name.startswith("model.layers.")]
         if found and not strange and any(w.layer >= 0 for w in found):
             return
@@ -266,6 +267,12 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def examples(names: Iterable[str]) -> str:
-    """Three of some names, evenly spread: for a sentence."""
-    names = sorted(names)
-    return ", ".join(names[:: max(-(-len(names) // 3), 1)])
+    """Three of some names for a sentence, of different kinds: numbers of layers make no difference.
+
+    >>> examples(["a.0.q", "a.0.k", "a.1.k", "a.1.q"])
+    'a.0.k, a.0.q'
+    """
+    kinds: dict[str, str] = {}
+    for name in sorted(names):
+        kinds.setdefault(re.sub(r"\d+", "", name), name)
+    return ", ".join(list(kinds.values())[:3])
