@@ -26,8 +26,8 @@ class Point:
         rate: total bits per weight.
         side_rate: the part of ``rate`` that is not the payload: scales, zeros, levels, codebooks, tables, header.
         mse: D = mean (w − ŵ)².
-        nmse: D / σ², σ² the variance of the weights; 0 where both are 0.
-        sqnr_db: 10·log₁₀(E[w²] / D); infinite where D = 0.
+        nmse: D/σ², σ² = mean (w − w̄)² the variance of the weights; 0 where both are 0.
+        sqnr_db: 10·log₁₀(P/D), P = mean w² their power, which is σ² + w̄²; infinite where D = 0.
         max_error: max |w − ŵ|.
         rel_max_error: ``max_error`` over max |w|; 0 where the weights are 0.
         symbols: how many different indices occur.
@@ -157,7 +157,7 @@ def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:
 
 
 def sqnr_db(mse: float, power: float) -> float:
-    """Signal to quantization-noise ratio 10·log₁₀(E[w²] / D) in dB; infinite where D = 0."""
+    """Signal to quantization-noise ratio 10·log₁₀(P/D) in dB, P = mean w²; infinite where D = 0."""
     return float("inf") if mse == 0 else float(10 * np.log10(power / mse))
 
 

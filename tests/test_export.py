@@ -9,8 +9,8 @@ from networks import one_torch_thread, random_windows, saved, tiny  # noqa: F401
 from sources import one_thread  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rdlib.allocation.export import QUANTIZED, export, uniform_plan
-from rdlib.allocation.plan import Plan, from_spec
+from rdlib.allocation.export import QUANTIZED, export
+from rdlib.allocation.plan import Plan, from_spec, uniform_plan
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.hub import EMBEDDED
 from rdlib.network.moments import second_moments

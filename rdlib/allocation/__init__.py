@@ -1,9 +1,12 @@
 """Where the bits go: rules that choose a quantizer for every matrix, plans, and models written by them."""
 
+from rdlib.allocation.plan import Plan, uniform_plan
 from rdlib.allocation.rules import exact, lagrangian, uniform
 
 __all__ = [
     "exact",
     "lagrangian",
+    "Plan",
     "uniform",
+    "uniform_plan",
 ]

@@ -11,14 +11,8 @@ from rdlib.allocation.plan import Plan
 from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.moments import Moments
-from rdlib.quantizers import Quantizer
 
 QUANTIZED = "quantization.json"
-
-
-def uniform_plan(quantizer: Quantizer, checkpoint: Checkpoint) -> Plan:
-    """The plan that writes every linear layer with the same quantizer; embedding and output head stay as they are."""
-    return Plan({weight.name: quantizer for weight in checkpoint.weights if weight.layer >= 0})
 
 
 def export(
@@ -31,7 +25,7 @@ def export(
 
     Args:
         checkpoint: the original.
-        plan: see :class:`rdlib.allocation.plan.Plan`; :func:`uniform_plan` makes one of a single quantizer.
+        plan: see :class:`rdlib.allocation.Plan`; :func:`rdlib.allocation.uniform_plan` makes one of one quantizer.
         folder: must not exist.
         moments: H of the inputs, for quantizers with error feedback.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rdlib.quantizers
+from rdlib.files import write_whole
 from rdlib.functional.quantized_model import QuantizedModel, quantize_model
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.moments import Moments
@@ -28,8 +29,12 @@ class Plan:
         return quantize_model(checkpoint, self.quantizers, moments)
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
-        Path(path).write_text(json.dumps(self.spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Write the plan as JSON, whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written; the message names it.
+        """
+        write_whole(Path(path), json.dumps(self.spec, indent=1, ensure_ascii=False) + "\n")
 
     @property
     def spec(self) -> dict[str, object]:
@@ -49,6 +54,16 @@ class Plan:
             return cls({name: from_spec(value) for name, value in spec.items()})
         except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path.name} cannot be read as a plan: {error}") from None
+
+
+def uniform_plan(quantizer: Quantizer, checkpoint: Checkpoint) -> Plan:
+    """The plan by which one quantizer writes every linear layer; embedding and output head stay as they are.
+
+    Args:
+        quantizer: the same for all.
+        checkpoint: of the model.
+    """
+    return Plan({weight.name: quantizer for weight in checkpoint.weights if weight.layer >= 0})
 
 
 def spec_of(value: object) -> object:

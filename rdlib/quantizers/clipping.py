@@ -17,7 +17,7 @@ class Clipping(ABC):
     @property
     @abstractmethod
     def search(self) -> tuple[float, bool]:
-        """Largest magnitude in units of σ, and whether to look for the range of least squared error."""
+        """Largest magnitude in units of √P, P = mean w², and whether to look for the range of least squared error."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class MinMax(Clipping):
 
 @dataclass(frozen=True)
 class Sigmas(Clipping):
-    """The range of the weights, cut at ± k·σ, σ² = E[w²] of the group.
+    """The range of the weights, cut at ± k·√P, P = mean w² of the group: k·σ where the mean is 0.
 
     Args:
-        k: in standard deviations.
+        k: in units of √P, the root mean square.
 
     Raises:
         ValueError: k is not positive.

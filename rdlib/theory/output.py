@@ -3,7 +3,7 @@
 In the basis of the eigenvectors of H the weights of a row are independent and Gaussian, and an error in direction i
 counts λ_i-fold.  That is a Gaussian source with components of variance σ²λ_i: reverse water-filling over the spectrum
 of H.  For weights that are Gaussian and independent no code passes it, whatever its feedback; real weights may be
-below it where their rows or columns differ in power or their tails are heavy, which σ² does not tell.
+below it where their rows or columns differ in power or their tails are heavy, which σ² does not show.
 
 References:
     Kolmogorov 1956, doi:10.1109/TIT.1956.1056823; for layers, Lifar et al. 2026 (WaterSIC), arXiv:2603.04956.
@@ -42,7 +42,7 @@ def output_rate(spectrum: Array, D: Array | float, variance: float = 1.0) -> Arr
     Args:
         spectrum: eigenvalues λ of H, (in,).
         D: tr(E H Eᵀ) / out, as :func:`rdlib.measure.output_error` gives it, any shape.
-        variance: σ² of the weights, their mean square.
+        variance: σ² of the weights, whose mean is taken as 0; for real ones, their power P = mean w².
 
     Raises:
         ValueError: if an eigenvalue, the variance or ``D`` is negative or NaN.
@@ -59,7 +59,7 @@ def output_distortion(spectrum: Array, R: Array | float, variance: float = 1.0) 
     Args:
         spectrum: eigenvalues λ of H, (in,).
         R: bits per weight ≥ 0, any shape.
-        variance: σ² of the weights, their mean square.
+        variance: σ² of the weights, whose mean is taken as 0; for real ones, their power P = mean w².
 
     Raises:
         ValueError: if an eigenvalue, the variance or ``R`` is negative or NaN.
@@ -80,7 +80,7 @@ def det_distortion(spectrum: Array, R: Array | float, variance: float = 1.0) -> 
     Args:
         spectrum: eigenvalues λ of H, (in,).
         R: bits per weight ≥ 0, any shape.
-        variance: σ² of the weights, their mean square.
+        variance: σ² of the weights, whose mean is taken as 0; for real ones, their power P = mean w².
 
     Raises:
         ValueError: if an eigenvalue, the variance or ``R`` is negative or NaN.
