@@ -23,7 +23,7 @@ LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 NAMES = tuple(
     "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx "
-    "sign shift super_scale super_minimum exponent mantissa".split()
+    "sign shift super_scale super_minimum exponent mantissa outlier".split()
 )
 KNOWN = (*(Fixed(1 << bits) for bits in range(1, 9)), *(Float(dtype) for dtype in FLOATS))
 OTHER, CODED, FIRST = 0, 1, 2  # codes of formats: a Fixed of another size, Ans, the first that is known
