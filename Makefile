@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare properties fuzz faults audit resolve lock test format lab refresh train census checkpoints clean
+.PHONY: help run compare trust audit resolve lock test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -30,14 +30,14 @@ test: $(READY) ## Check the code, run the unit tests, and run every notebook aga
 	$(BIN)/ruff format --check .
 	$(ONE_THREAD) $(BIN)/python -m pytest tests notebooks $(NBVAL) $(EVERY_CORE) --durations=10
 
-properties: $(READY) ## Try EXAMPLES=50000 matrices and quantizers against what holds for all
-	EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest -q tests/test_properties.py
-
-fuzz: $(READY) ## Give N=20000 mutated inputs to each of the six readers of foreign bytes
-	$(BIN)/python tests/fuzz.py $(or $(N),20000)
-
-faults: $(READY) ## Kill runs and censuses at KILLS=500 random moments, and let them finish
-	KILLS=$(or $(KILLS),500) $(BIN)/python -m pytest -q tests/test_faults.py
+# A round tries twenty times as much as `make test` does of these tests, with random numbers of its own.
+ROUNDS ?= 10
+trust: SEED := $(or $(SEED),$(shell date +%s))
+trust: $(READY) ## Try for an hour to break what the tests say: ROUNDS=10; SEED=... (of a round that was printed) goes on there
+	@for seed in $$(seq $(SEED) $$(($(SEED) + $(ROUNDS) - 1))); do \
+	    echo "SEED=$$seed, of rounds up to $$(($(SEED) + $(ROUNDS) - 1))"; \
+	    SEED=$$seed EXAMPLES=5000 MUTATIONS=2500 KILLS=50 $(BIN)/python -m pytest -q $(EVERY_CORE) \
+	        tests/test_properties.py tests/test_fuzz.py tests/test_faults.py || exit 1; done
 
 audit: $(READY) .venv-audit/.ready ## Check the pinned packages for known vulnerabilities (asks PyPI's advisory service)
 	$(BIN)/python -m pip check

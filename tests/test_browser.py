@@ -23,7 +23,7 @@ from rdlib.models.checkpoint import open_checkpoint
 ROOT = Path(__file__).parents[1]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 LAB = ["-m", "jupyterlab", "notebooks/index.ipynb"]
-SECONDS = 60  # that any one thing may take
+SECONDS = 300  # that any one thing may take, on a machine that does much else
 SIZE = {"width": 1500, "height": 1100}
 
 SETTINGS = {

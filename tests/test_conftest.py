@@ -49,7 +49,7 @@ def session(tmp_path_factory) -> str:
     options = ["--nbval", "--nbval-current-env", "--continue-on-collection-errors", "-rA", "--color=no"]
     options += ["-n", "2", "--dist", "loadfile"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300).stdout
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600).stdout
 
 
 @pytest.mark.parametrize("name", ["test_call", "test_mark", "test_xfail", "test_module"])

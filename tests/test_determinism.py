@@ -48,7 +48,7 @@ def printed(code: str, folder: Path, threads: int) -> list[str]:
     folder.mkdir()
     script = f"TESTS = {str(TESTS)!r}\n{code}"
     command = [sys.executable, "-W", "ignore", "-c", script]
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 

@@ -257,7 +257,7 @@ def test_dead_kernel_is_a_failure(project):
 def test_exit_status(project):
     def main(name: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "rdlib.runs.experiment", name]
-        return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600)
 
     shutil.rmtree(project / "rdlib")  # or Python would take it for the package
     done, unknown = main("demo"), main("demos")

@@ -1,4 +1,4 @@
-"""Mutated bytes are refused in a sentence or read; `make fuzz` is the long run of the same."""
+"""Mutated bytes are refused in a sentence or read."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from effort import MUTATIONS, SEED
 from fuzz import READERS, fuzz
 from sources import heavy, one_thread  # noqa: F401
 
@@ -32,25 +33,13 @@ from rdlib.quantizers import (
 from rdlib.quantizers.base import Quantizer
 from rdlib.runs.parameters import ParameterError, chosen
 
-COUNTS = {
-    "codes": 6000,
-    "forgeries": 6000,
-    "safetensors": 4000,
-    "indices": 3000,
-    "gguf": 1500,
-    "quantized": 3000,
-    "parameters": 3000,
-    "plans": 3000,
-}
-
 
 @pytest.mark.parametrize("name", READERS)
 def test_mutated_bytes_are_refused_or_read(name, tally):
-    count = int(os.environ.get("MUTATIONS", COUNTS[name]))
-    found = fuzz(name, count)
+    found = fuzz(name, MUTATIONS, SEED)
     assert not found.unexpected, found.unexpected.most_common(5)
-    assert found.refused > count / 10 and found.read > 0, "mutations reach both ends"
-    tally("mutated inputs", count)
+    assert found.refused > MUTATIONS / 10 and found.read > 0, "mutations reach both ends"
+    tally("mutated inputs", MUTATIONS)
     tally("mutated inputs that were read", found.read)
 
 

@@ -1,16 +1,13 @@
-"""What holds for every quantizer and every matrix: hypothesis looks for the one where it does not.
+"""What holds for every quantizer and every matrix: hypothesis looks for the one where it does not."""
 
-`make properties EXAMPLES=50000` is the long run of the same.
-"""
-
-import os
 import warnings
 
 import ml_dtypes
 import numba
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from effort import EXAMPLES, SEED
+from hypothesis import HealthCheck, assume, example, given, seed, settings
 from hypothesis import strategies as st
 from quantizer_list import ALL
 from sources import DTYPES
@@ -18,7 +15,6 @@ from sources import DTYPES
 from rdlib.code.code import Code
 from rdlib.histogram import Histogram, lloyd_max_curve
 
-EXAMPLES = int(os.environ.get("EXAMPLES", 2100)) // 3
 SIDES = st.sampled_from([1, 2, 3, 5, 7, 13, 32, 61])
 KINDS = (
     "gaussian",
@@ -32,12 +28,8 @@ KINDS = (
     "heavy",
 )
 LAYOUTS = ("C", "Fortran", "strided", "reversed", "read-only")
-RELAXED = {
-    "deadline": None,
-    "suppress_health_check": list(HealthCheck),
-    "derandomize": True,
-    "database": None,
-}
+EACH = EXAMPLES // 3
+RELAXED = settings(max_examples=EACH, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
 def matrix(kind: str, shape: tuple[int, int], dtype: type, seed: int) -> np.ndarray:
@@ -92,7 +84,8 @@ def threads():
     numba.set_num_threads(before)
 
 
-@settings(max_examples=EXAMPLES, **RELAXED)
+@seed(SEED)
+@RELAXED
 @given(st.sampled_from(ALL), matrices, st.sampled_from(LAYOUTS))
 def code_or_refusal(quantizer, W, layout):
     """A matrix is coded exactly, or refused because a number does not fit; silently, and left as it was."""
@@ -115,7 +108,8 @@ def code_or_refusal(quantizer, W, layout):
     assert np.array_equal(decoded, quantizer.decode(again)), "the file is the code"
 
 
-@settings(max_examples=EXAMPLES, **RELAXED)
+@seed(SEED)
+@RELAXED
 @given(
     st.sampled_from(ALL),
     matrices,
@@ -136,7 +130,8 @@ def refusal_with_place(quantizer, W, bad, seed, fortran):
         quantizer.encode(W)
 
 
-@settings(max_examples=EXAMPLES, **RELAXED)
+@seed(SEED)
+@RELAXED
 @given(matrices)
 @example(np.array([[1.0, 1.0, 2.0]], np.float32))
 def more_levels_less_error(W):
@@ -154,14 +149,14 @@ def more_levels_less_error(W):
 
 def test_every_matrix_is_coded_exactly_or_refused(tally):
     code_or_refusal()
-    tally("property examples", EXAMPLES)
+    tally("property examples", EACH)
 
 
 def test_what_is_not_finite_is_refused_with_its_first_place(tally):
     refusal_with_place()
-    tally("property examples", EXAMPLES)
+    tally("property examples", EACH)
 
 
 def test_more_levels_never_give_more_distortion(tally):
     more_levels_less_error()
-    tally("property examples", EXAMPLES)
+    tally("property examples", EACH)

@@ -68,7 +68,7 @@ def test_code_runs(code, tmp_path):
     file = tmp_path / "block.py"
     file.write_text(code)
     run = subprocess.run(
-        [sys.executable, str(file)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, str(file)], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert run.returncode == 0, run.stderr
 

@@ -108,7 +108,7 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
     }
     run = subprocess.run(
         [sys.executable, "-m", "rdlib.runs.experiment", "mini"],
-        cwd=root, env=kept | extra, capture_output=True, text=True, timeout=300,
+        cwd=root, env=kept | extra, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert len(mark.read_text().split()) >= 2, "driver and kernel were cut off from the network"
