@@ -78,6 +78,13 @@ def with_room(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def unit_power(values: np.ndarray) -> tuple[float, np.ndarray]:
+    """√E[w²], and w / √E[w²] as float64; both are 0 where all weights are."""
+    wide = values.astype(np.float64)
+    root = np.sqrt(np.mean(wide**2)) if values.size else np.float64(0)
+    return root, wide / (root or 1)
+
+
 def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:
     """Raise a ValueError that names the tensor and the first NaN or Inf in it, if there is one."""
     finite = np.isfinite(W)

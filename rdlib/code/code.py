@@ -22,7 +22,13 @@ from rdlib.code.format import Format
 from rdlib.code.header import CHECKSUM, MAGIC, VERSION, Entry, prices, read_header, write_header
 from rdlib.code.table import Table
 
-PAYLOAD = ("index", "sign", "coset", "path")  # of every weight, or of every few; all else is side information
+PAYLOAD = (
+    "index",
+    "sign",
+    "coset",
+    "path",
+    "outlier",
+)  # about single weights, or runs; all else is side information
 FREE = 1 << 28  # symbols that are believed though next to nothing was paid for them
 
 

@@ -9,7 +9,7 @@ from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.code.fixed import Fixed
 from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.granularity import Granularity, PerGroup
+from rdlib.quantizers.granularity import Granularity, PerGroup, PerTensor
 from rdlib.weights import as_float32
 
 
@@ -160,6 +160,8 @@ class Scaled(Wrapper):
         starts = np.arange(0, values.shape[1], width)
         sizes = np.diff(np.append(starts, values.shape[1]))
         power = np.add.reduceat(values.astype(np.float64) ** 2, starts, axis=1) if len(starts) else values
+        if isinstance(self.granularity, PerTensor) and len(power):
+            power = power.mean(axis=0, keepdims=True)
         scale = Stream.floats(np.sqrt(power / sizes), self.granularity.scale_format)
         s = self.granularity.expand(scale.array, values.shape)
         inner = self.inner.encode(np.divide(values, s, out=np.zeros_like(values), where=s > 0), H)

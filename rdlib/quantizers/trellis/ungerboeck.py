@@ -19,7 +19,7 @@ from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.scalar.entropy import LARGEST_ALPHABET
 from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
-from rdlib.weights import as_float32, with_room
+from rdlib.weights import as_float32, unit_power, with_room
 
 # Parity checks h⁰, h¹ in octal by number of states: Ungerboeck 1982, doi:10.1109/TIT.1982.1056454, table I.
 PARITY_CHECKS = {
@@ -169,8 +169,7 @@ class EntropyCodedTrellis(_Ungerboeck):
 
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
-        sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
-        unit = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)
+        sigma, unit = unit_power(values)
         x = sequences(unit.astype(np.float32), self.register)
         step = self._step(x)
         registers, cells = self._search(x, step)
