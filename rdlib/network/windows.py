@@ -1,6 +1,5 @@
 """Equal windows of a text: the protocol by which inputs are calibrated and a model is judged."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from rdlib.files import sha256
 from rdlib.network.texts import tokens_of
 
 BATCH = 2048  # tokens of one forward pass: enough to keep the processor busy, few enough to fit
@@ -65,7 +65,7 @@ class Windows:
         """Hash of tokens and protocol."""
         ids = np.ascontiguousarray(self.ids, np.int64)
         head = f"{ids.shape} {self.stride} {self.bos}".encode()
-        return hashlib.sha256(head + ids.tobytes()).hexdigest()
+        return sha256(head + ids.tobytes())
 
 
 def read_tokens(text: str | Path, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
