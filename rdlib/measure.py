@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from rdlib.code.ans import ContextAns
+from rdlib.code.ans import Ans
 from rdlib.code.code import PAYLOAD, Code
 from rdlib.code.header import Entry, prices
 from rdlib.histogram import Histogram, entropy_of, occurrences
@@ -137,9 +137,9 @@ def payload_entropy(code: Code) -> float:
     total = 0.0
     for name in code.streams.keys() & set(PAYLOAD):
         array, form = code[name].ravel(), code.streams[name].format
-        ends = np.cumsum(form.counts, dtype=np.int64) if isinstance(form, ContextAns) else [array.size]
-        for run in np.split(array, ends[:-1]):
-            total += entropy_of(occurrences(run)) * run.size
+        runs = [run for _, run in form.runs(array.size)] if isinstance(form, Ans) else [slice(None)]
+        for run in runs:
+            total += entropy_of(occurrences(array[run])) * array[run].size
     return total / max(code.weights, 1)
 
 

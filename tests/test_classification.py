@@ -29,7 +29,7 @@ from rdlib.allocation.export import export
 from rdlib.allocation.plan import uniform_plan
 from rdlib.census import census, stored_tensors
 from rdlib.census.rows import tensor_rows
-from rdlib.checkpoints import IN_THE_BOX, aligned, open_quantized, readable
+from rdlib.checkpoints import IN_THE_BOX, aligned, open_available, open_quantized
 from rdlib.checkpoints.awq import Awq
 from rdlib.checkpoints.gptq import Gptq
 from rdlib.functional.quantized_model import read_model
@@ -407,7 +407,7 @@ def test_layers_that_were_left_alone_are_there_at_their_own_width(tmp_path, whic
     excluded = {f"-:{n.removesuffix('.weight')}$": {} for n in tensors if is_linear(n) and not which(n)}
     settings = gptq_settings(dynamic=excluded if rule else None)
     folder = write(tmp_path / "q", stored, config(quantization_config=settings))
-    found, reasons = readable([folder, "no/such", tmp_path / "reference"], reference)
+    found, reasons = open_available([folder, "no/such", tmp_path / "reference"], reference)
     assert list(reasons) == ["no/such", str(tmp_path / "reference")], reasons
     (quantized,) = found.values()
     packed, linear = dict(aligned(quantized, reference)), [w for w in reference.weights if w.layer >= 0]

@@ -65,11 +65,11 @@ def test_a_table_of_results_is_the_same_in_every_byte(tmp_path, notebook):
     results = []
     for threads in (1, 2):
         root = tmp_path / f"folder-{threads}"
-        (root / "params/mini").mkdir(parents=True)
+        (root / "params").mkdir(parents=True)
         shutil.copytree(TESTS.parent / "notebooks", root / "notebooks")
-        (root / f"params/mini/{notebook}.yaml").write_text("bits: [2, 4]\n")
+        (root / "params/mini.yaml").write_text(f"notebooks: [{notebook}]\nbits: [2, 4]\n")
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        command = [sys.executable, "-m", "rdlib.runs.experiment", "mini"]
+        command = [sys.executable, "-m", "rdlib", "run", "mini"]
         run = subprocess.run(
             command, cwd=root, env=os.environ | dict.fromkeys(names, str(threads)),
             capture_output=True, text=True, timeout=600,

@@ -1,6 +1,5 @@
 """Open a Llama checkpoint lazily: which weight matrices it has, and one of them at a time."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rdlib.files import content_hash
 from rdlib.models.classify import classify
 from rdlib.models.container import Container
 from rdlib.models.gguf import GGUFContainer
@@ -231,12 +231,7 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """Hash of all files that hold tensors, in the order of their names."""
-        digest = hashlib.sha256()
-        for file in sorted({w.file for w in self.container.tensors.values()}):
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return content_hash(*sorted({w.file for w in self.container.tensors.values()}))
 
     def _known(self, name: str | Weight) -> Weight:
         name = name.name if isinstance(name, Weight) else name

@@ -60,10 +60,8 @@ class FeedbackTrellis(SuccessiveCancellation):
         return z >> 1, z & 1
 
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
-        index, counts = (
-            code["index"].astype(np.int64) + int(code.number("first")),
-            code["counts"].astype(np.int64),
-        )
+        index = code["index"].ravel().astype(np.int64) + int(code.number("first"))
+        counts = code["counts"].ravel().astype(np.int64)
         if index.size != code.weights or len(counts) < 2 * (int(column_class.max(initial=0)) + 1):
             raise ValueError(
                 "The code does not hold an index for every weight, or a count for every context."

@@ -50,6 +50,7 @@ class SuccessiveCancellation(Quantizer):
     classes: int = 4
     bits_allowed: ClassVar[tuple[float, ...]] = tuple(b / 4 for b in range(4, 33))
     contexts_of_class: ClassVar[int] = 1
+    uses_H: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +70,7 @@ class SuccessiveCancellation(Quantizer):
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
         """The indices (out, in) of a code."""
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
         sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0

@@ -51,7 +51,7 @@ class BitshiftTrellis(Quantizer):
     def method(self) -> str:
         return f"bitshift trellis L={self.register}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
         unit = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)

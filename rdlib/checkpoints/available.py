@@ -9,7 +9,7 @@ from rdlib.checkpoints.quantized import QuantizedCheckpoint, open_quantized
 from rdlib.models.checkpoint import Checkpoint
 
 
-def readable(
+def open_available(
     models: Iterable[str | Path], reference: Checkpoint
 ) -> tuple[dict[str, QuantizedCheckpoint], dict[str, str]]:
     """Name → checkpoint of those that were made of the reference, and name → reason of those that are left out.
