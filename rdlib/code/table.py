@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rdlib.code.ans import ABSENT
 from rdlib.code.format import Format
-
-ABSENT = 255  # a symbol that does not occur
+from rdlib.code.varint import read_varint, varint
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,3 @@ class Table(Format):
         if count != len(flat) or self.pack(array) != data:
             raise ValueError(f"A table of shape {shape} is not what these {len(data)} bytes stand for.")
         return array
-
-
-def varint(n: int) -> bytes:
-    """Seven bits a byte, the lowest first, the highest bit of each byte set but for the last (LEB128)."""
-    data = b""
-    while n > 127:
-        data += bytes([n & 127 | 128])
-        n >>= 7
-    return data + bytes([n])
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at a place, and the place after it.
-
-    Raises:
-        ValueError: the bytes end within it, or it is no number of symbols.
-    """
-    n = shift = 0
-    while True:
-        if at >= len(data) or shift > 49:
-            raise ValueError("A number has no end.")
-        byte = data[at]
-        n |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return n, at

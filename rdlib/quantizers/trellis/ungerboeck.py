@@ -11,15 +11,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from rdlib.code.ans import ABSENT
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
-from rdlib.code.table import ABSENT
 from rdlib.histogram import Histogram, entropy_of, lloyd_max, occurrences
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.scalar.entropy import LARGEST_ALPHABET
 from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
-from rdlib.weights import as_float32, with_room
+from rdlib.weights import as_float32, unit_power, with_room
 
 # Parity checks h⁰, h¹ in octal by number of states: Ungerboeck 1982, doi:10.1109/TIT.1982.1056454, table I.
 PARITY_CHECKS = {
@@ -102,7 +102,7 @@ class TrellisCoded(_Ungerboeck):
     def method(self) -> str:
         return f"TCQ {self.states} states"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         scale = np.float32(np.abs(values).max(initial=0))
         x = sequences(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0), self.register)
@@ -167,10 +167,9 @@ class EntropyCodedTrellis(_Ungerboeck):
     def method(self) -> str:
         return f"entropy-coded TCQ {self.states} states"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
-        sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
-        unit = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)
+        sigma, unit = unit_power(values)
         x = sequences(unit.astype(np.float32), self.register)
         step = self._step(x)
         registers, cells = self._search(x, step)
