@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from rdlib.code.ans import ContextAns
+from rdlib.code.ans import Ans
 from rdlib.code.code import PAYLOAD, Code
 from rdlib.code.header import Entry, prices
 from rdlib.histogram import Histogram, entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, as_moment
+
+BLOCK = 1 << 20  # weights that are compared at once
 
 
 @dataclass(frozen=True)
@@ -58,32 +60,40 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
         H: E[x xᵀ] of the layer's inputs, (in, in), for the error of its output.
 
     Raises:
-        ValueError: ``W`` is no weight matrix or holds NaN or Inf.
+        ValueError: ``W`` is no weight matrix or holds NaN or Inf; ``H`` is not symmetric, finite and (in, in).
     """
     return measure_code(W, quantizer, quantizer.encode(W, H), H)
 
 
 def measure_code(W: np.ndarray, quantizer: Quantizer, code: Code, H: np.ndarray | None = None) -> Point:
-    """:func:`measure` where the code is already there."""
-    values = as_float32(W)
-    error = values.astype(np.float64) - quantizer.decode(code)
-    mse, power, variance = (
-        _mean(x) for x in (error**2, values.astype(np.float64) ** 2, _centred(values) ** 2)
-    )
-    largest, max_error = (float(np.abs(x).max(initial=0)) for x in (values, error))
+    """:func:`measure` where the code is already there; besides W and Ŵ, memory for ``BLOCK`` weights is enough."""
+    values, decoded = as_float32(W), quantizer.decode(code)
+    H = None if H is None else as_moment(H, values.shape[1])
+    mean, n = values.sum(dtype=np.float64) / max(values.size, 1), max(values.size, 1)
+    squares, power, spread, output, max_error = np.zeros(5)
+    rows = max(BLOCK // max(values.shape[1], 1), 1)
+    for block in (slice(begin, begin + rows) for begin in range(0, len(values), rows)):
+        wide = values[block].astype(np.float64)
+        error = wide - decoded[block]
+        squares += (error**2).sum()
+        power += (wide**2).sum()
+        spread += ((wide - mean) ** 2).sum()
+        output += 0 if H is None else output_error(error, H) * len(error)
+        max_error = max(max_error, np.abs(error).max(initial=0))
+    mse, largest, max_error = float(squares / n), float(np.abs(values).max(initial=0)), float(max_error)
     return Point(
         method=quantizer.method,
         bits=quantizer.bits,
         rate=code.rate,
         side_rate=code.side_rate,
         mse=mse,
-        nmse=_ratio(mse, variance),
-        sqnr_db=sqnr_db(mse, power),
+        nmse=_ratio(mse, float(spread / n)),
+        sqnr_db=sqnr_db(mse, float(power / n)),
         max_error=max_error,
         rel_max_error=_ratio(max_error, largest),
         symbols=np.count_nonzero(occurrences(code["index"])),
         index_entropy=payload_entropy(code),
-        output_mse=float("nan") if H is None else output_error(error, H),
+        output_mse=float("nan") if H is None else float(output / max(len(values), 1)),
     )
 
 
@@ -137,15 +147,24 @@ def payload_entropy(code: Code) -> float:
     total = 0.0
     for name in code.streams.keys() & set(PAYLOAD):
         array, form = code[name].ravel(), code.streams[name].format
-        ends = np.cumsum(form.counts, dtype=np.int64) if isinstance(form, ContextAns) else [array.size]
-        for run in np.split(array, ends[:-1]):
-            total += entropy_of(occurrences(run)) * run.size
+        runs = [run for _, run in form.runs(array.size)] if isinstance(form, Ans) else [slice(None)]
+        for run in runs:
+            total += entropy_of(occurrences(array[run])) * array[run].size
     return total / max(code.weights, 1)
 
 
-def curve(W: np.ndarray, quantizer: Quantizer, bits: Iterable[int] = range(1, 9)) -> list[Point]:
-    """The quantizer at each of ``bits`` that its method has."""
-    return [measure(W, quantizer.at(b)) for b in bits if b in quantizer.bits_allowed]
+def curve(
+    W: np.ndarray, quantizer: Quantizer, bits: Iterable[float] = range(1, 9), H: np.ndarray | None = None
+) -> list[Point]:
+    """:func:`measure` of the quantizer at each of ``bits`` that its method has.
+
+    Args:
+        W: (out, in), float16, bfloat16 or float32.
+        quantizer: of any rate.
+        bits: nominal rates.
+        H: E[x xᵀ] of the layer's inputs, (in, in).
+    """
+    return [measure(W, quantizer.at(b), H) for b in bits if b in quantizer.bits_allowed]
 
 
 def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:
@@ -230,15 +249,6 @@ def save(frame: pd.DataFrame, results: str | Path, name: str) -> None:
         folder = Path(results)
         folder.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(folder / f"{name}.parquet", index=False)
-
-
-def _mean(x: np.ndarray) -> float:
-    return float(x.mean()) if x.size else 0.0
-
-
-def _centred(values: np.ndarray) -> np.ndarray:
-    wide = values.astype(np.float64)
-    return wide - _mean(wide)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,4 +1,4 @@
-"""What every module asks of a weight matrix: two axes, a float type of at most 32 bits, finite values."""
+"""What every module asks of weights W, two axes, a narrow float type, finite values, and of H = E[x xᵀ]."""
 
 import ml_dtypes
 import numpy as np
@@ -41,6 +41,31 @@ def as_float32(W: np.ndarray) -> np.ndarray:
     return values
 
 
+def as_moment(H: np.ndarray, columns: int) -> np.ndarray:
+    """H = E[x xᵀ] as float64 (in, in).
+
+    Args:
+        H: second moments of the inputs of a layer.
+        columns: of the weights of that layer.
+
+    Raises:
+        ValueError: H is not square, not of so many inputs, not finite, or not symmetric to 10⁻⁶ of its largest entry.
+    """
+    H = np.asarray(H, np.float64)
+    if H.shape != (columns, columns):
+        raise ValueError(
+            f"H must be ({columns}, {columns}) for weights of {columns} inputs, but it is {H.shape}."
+        )
+    refuse_non_finite(H, "H")
+    skew = np.abs(H - H.T)
+    if skew.max(initial=0) > 1e-6 * np.abs(H).max(initial=0):
+        i, j = (int(k) for k in np.unravel_index(np.argmax(skew), H.shape))
+        raise ValueError(
+            f"H must be symmetric, but {float(H[i, j]):.6g} at {(i, j)} is not {float(H[j, i]):.6g} at {(j, i)}."
+        )
+    return H
+
+
 def with_room(values: np.ndarray) -> np.ndarray:
     """The same weights, for methods that add or scale them in float32.
 
@@ -53,9 +78,16 @@ def with_room(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def unit_power(values: np.ndarray) -> tuple[float, np.ndarray]:
+    """√E[w²], and w / √E[w²] as float64; both are 0 where all weights are."""
+    wide = values.astype(np.float64)
+    root = np.sqrt(np.mean(wide**2)) if values.size else np.float64(0)
+    return root, wide / (root or 1)
+
+
 def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:
     """Raise a ValueError that names the tensor and the first NaN or Inf in it, if there is one."""
     finite = np.isfinite(W)
     if not finite.all():
         place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), W.shape))
-        raise ValueError(f"{name} holds {float(W[place])} at {place}: quantizers need finite weights.")
+        raise ValueError(f"{name} holds {float(W[place])} at {place}: quantizers need finite numbers.")

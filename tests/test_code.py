@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rdlib.code.ans import Ans
-from rdlib.code.code import Code, Stream, frequency_table, open_envelope, table_of_counts
+from rdlib.code.code import Code, Stream, frequency_table, open_envelope
+from rdlib.code.contexts import context_streams, unsorted
 from rdlib.code.fixed import Fixed, block
 from rdlib.code.floats import FLOATS
 from rdlib.code.header import NAMES, Entry, prices, write_header
@@ -21,8 +22,10 @@ def symbols_of(size: int, count: int, seed: int = 0) -> np.ndarray:
 
 
 def reread(stream: Stream) -> Stream:
-    """The stream after a journey through a file, behind its table if it needs one."""
+    """The stream after a journey through a file, behind its table and counts if it needs them."""
     streams = {"table": Stream.fixed(stream.format.table, 256)} if isinstance(stream.format, Ans) else {}
+    if streams and stream.format.counts is not None:
+        streams["counts"] = Stream.fixed(stream.format.counts, 1 << 32)
     code = Code((1, stream.array.size), streams | {"index": stream})
     return Code.from_bytes(code.to_bytes()).streams["index"]
 
@@ -37,7 +40,7 @@ def assert_same(stream: Stream, other: Stream) -> None:
 def small_code() -> Code:
     """A code with every kind of format and an empty stream."""
     index = symbols_of(5, 60)
-    table = frequency_table(index, 5)
+    table = frequency_table(np.bincount(index, minlength=5))
     streams = {
         "table": table,
         "index": Stream.coded(index, table),
@@ -107,6 +110,12 @@ def test_a_symbol_outside_its_alphabet_is_refused(symbols, size):
         Stream.fixed(np.array(symbols), size)
 
 
+def test_what_is_no_integer_is_not_cut_off():
+    with pytest.raises(ValueError, match="Symbols are integers"):
+        Stream.fixed(np.array([0.7, 1.9]), 2)
+    assert np.array_equal(Stream.fixed(np.array([0.0, 1.0]), 2).array, [0, 1])
+
+
 # Floats
 
 
@@ -165,7 +174,7 @@ def entropy(symbols: np.ndarray) -> float:
 
 
 def coded(symbols: np.ndarray, size: int) -> Stream:
-    return Stream.coded(symbols, frequency_table(symbols, size))
+    return Stream.coded(symbols, frequency_table(np.bincount(symbols.ravel(), minlength=size)))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
@@ -206,14 +215,45 @@ def test_a_constant_source_is_free_but_for_its_table():
     assert coded(np.full(1000, 3), 5).bits == 0
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("size", [1, 2, 17, 300])
+def test_symbols_with_contexts_come_back(size, count):
+    """One coder for all contexts, those without a symbol and those of a single one among them."""
+    contexts = symbols_of(count, 500, seed=1) // 2
+    symbols = np.where(contexts == 1, 0, symbols_of(size, 500))
+    streams = context_streams(symbols.reshape(5, 100), contexts.reshape(5, 100), size, count)
+    code = Code.from_bytes(Code((5, 100), streams).to_bytes())
+    assert_same(streams["index"], code.streams["index"])
+    assert np.array_equal(unsorted(code["index"], contexts.reshape(5, 100)), symbols.reshape(5, 100))
+
+
+def test_contexts_cost_their_conditional_entropy_and_two_words():
+    n, rng = 100_000, np.random.default_rng(0)
+    contexts = rng.integers(0, 8, n)
+    symbols = rng.binomial(2 * contexts + 1, 0.5)
+    streams = context_streams(symbols, contexts, 16, 8)
+    ideal = sum((contexts == c).sum() * entropy(symbols[contexts == c]) for c in range(8))
+    assert ideal - 1 <= streams["index"].bits <= 1.001 * ideal + 64
+    joint = np.array([np.bincount(symbols[contexts == c], minlength=16) for c in range(8)])
+    assert abs(streams["index"].format.bits_of_counts(joint) - streams["index"].bits) <= 64
+
+
+def test_contexts_of_another_number_of_symbols_are_refused():
+    streams = context_streams(symbols_of(4, 100), symbols_of(3, 100, seed=1), 4, 3)
+    for counts in ([50, 50], [50, 50, 1]):
+        forged = streams | {"counts": Stream.fixed(counts, 1 << 32)}
+        with pytest.raises(ValueError, match="contexts"):
+            Code.from_bytes(Code((1, 100), forged).to_bytes())
+
+
 def test_a_symbol_without_a_frequency_is_refused():
-    table = frequency_table(np.array([0, 1, 1, 3]), 4)
+    table = frequency_table(np.array([1, 2, 0, 1]))
     with pytest.raises(ValueError, match="no frequency"):
         Stream.coded(np.array([0, 2]), table).format.pack(np.array([0, 2]))
 
 
 def test_a_table_costs_one_byte_a_symbol():
-    assert frequency_table(symbols_of(40, 1000), 40).bits == 8 * 40
+    assert frequency_table(np.bincount(symbols_of(40, 1000))).bits == 8 * 40
 
 
 # The file
@@ -233,7 +273,7 @@ def test_what_can_be_derived_is_not_in_the_header():
     assert Code((2048, 8192), {"index": index, "scale": scale}).prices["header"] == 8 * 16
     step, first = Stream.floats(np.ones(1), "float32"), Stream.floats(np.ones(1), "float32")
     symbols = symbols_of(40, 2048 * 64).reshape(2048, 64)
-    table = frequency_table(symbols, 40)
+    table = frequency_table(np.bincount(symbols.ravel()))
     streams = {"table": table, "index": Stream.coded(symbols, table), "step": step, "first": first}
     assert Code((2048, 64), streams).prices["header"] <= 8 * 25
 
@@ -356,7 +396,7 @@ def test_what_is_no_code_or_of_another_version_is_named():
         Code.from_bytes(b"")
 
 
-BEGIN = b"RD2"
+BEGIN, FIXED_16 = b"RD2", 5
 HEADERS = {
     "nothing": b"",
     "no shape": bytes([0]),
@@ -370,12 +410,12 @@ HEADERS = {
     "a format without a number": bytes([1, 1, 1, 1, 31 << 3]),
     "an alphabet of nothing": bytes([1, 1, 1, 1, 0, 0]),
     "an alphabet beyond 32 bits": bytes([1, 1, 1, 1, 0, *[128] * 5, 1]),
-    "a shape that ends too early": bytes([1, 1, 1, 1, 4 << 3 | 7, 3, 1]),
-    "a known name that is written out": bytes([1, 1, 1, 0, 5]) + b"index" + bytes([4 << 3, 0]),
+    "a shape that ends too early": bytes([1, 1, 1, 1, FIXED_16 << 3 | 7, 3, 1]),
+    "a known name that is written out": bytes([1, 1, 1, 0, 5]) + b"index" + bytes([FIXED_16 << 3, 0]),
     "a number with a byte too much": bytes([0, 129, 0, 1]),
-    "a shape that was to be derived": bytes([1, 9, 9, 1, 4 << 3 | 7, 2, 9, 9]),
+    "a shape that was to be derived": bytes([1, 9, 9, 1, FIXED_16 << 3 | 7, 2, 9, 9]),
     "an alphabet that has a code": bytes([1, 1, 1, 1, 0, 16]),
-    "the same stream twice": bytes([2, 1, 1, 1, 4 << 3, 1, 4 << 3, 0, 0]),
+    "the same stream twice": bytes([2, 1, 1, 1, FIXED_16 << 3, 1, FIXED_16 << 3, 0, 0]),
 }
 
 
@@ -428,7 +468,7 @@ def test_rounded_frequencies_cost_next_to_nothing():
     rng, bound, excess = np.random.default_rng(0), 0.5 * (np.log(2) / 32) ** 2 / np.log(2), []
     for size in range(2, 200):
         counts = 2 + rng.multinomial(40_000, rng.dirichlet(np.full(size, rng.uniform(0.1, 3))))
-        q = 2.0 ** (-table_of_counts(counts).array / 16)
+        q = 2.0 ** (-frequency_table(counts).array / 16)
         p = counts / counts.sum()
         excess.append(p @ np.log2(p / (q / q.sum())))
     assert 0 <= min(excess) and max(excess) <= bound

@@ -18,6 +18,9 @@ from rdlib.code.code import PAYLOAD, Code
 from rdlib.code.fixed import Fixed
 from rdlib.measure import Point, measure, measure_code, payload_entropy
 from rdlib.quantizers import (
+    AWQ,
+    LDLQ,
+    ActOrder,
     EntropyCoded,
     LeastSquares,
     LloydMax,
@@ -25,6 +28,7 @@ from rdlib.quantizers import (
     PerGroup,
     PerTensor,
     Quantizer,
+    Rotated,
     Scaled,
     Sigmas,
     Uniform,
@@ -269,6 +273,50 @@ def test_what_is_no_weight_matrix_is_refused(quantizer):
             quantizer.encode(np.ones((2, 2)).astype(dtype))
 
 
+MOMENTS = {
+    "too small": np.eye(5),
+    "too large": np.eye(7),
+    "no matrix": np.ones(6),
+    "not square": np.ones((6, 7)),
+    "NaN": np.full((6, 6), np.nan),
+    "one infinite": np.diag([1, 1, 1, np.inf, 1, 1]),
+    "not symmetric": np.eye(6) + np.eye(6, k=1) / 1000,
+}
+
+
+@pytest.mark.parametrize("H", MOMENTS.values(), ids=MOMENTS)
+@every_quantizer
+def test_an_H_that_is_none_is_refused_in_a_sentence_that_names_it(quantizer, H):
+    """Whether the method uses it or not."""
+    W = gaussian((4, 6))
+    code = quantizer.encode(W)
+    for refused in (lambda: quantizer.encode(W, H), lambda: measure_code(W, quantizer, code, H)):
+        with pytest.raises(ValueError, match=r"^H (must be|holds)[^\n]*\.$"):
+            refused()
+
+
+@every_quantizer
+def test_H_changes_the_code_where_the_method_uses_it_and_nowhere_else(quantizer):
+    W, x = gaussian((16, 64)), gaussian((500, 64), np.float64) @ gaussian((64, 64), np.float64, seed=1)
+    H = x.T @ x / len(x)
+    before = H.copy()
+    assert (quantizer.encode(W, H).to_bytes() != quantizer.encode(W).to_bytes()) == quantizer.uses_H
+    assert np.array_equal(H, before)
+
+
+@pytest.mark.parametrize("inner", [q for q in COVERED if q.uses_H], ids=method)
+def test_scales_of_whole_rows_hand_H_on_and_those_of_groups_refuse_it(inner):
+    W, x = gaussian((16, 64)), gaussian((500, 64))
+    H = (x * np.geomspace(0.1, 10, 64, dtype=np.float32)) @ gaussian((64, 64), seed=1)
+    H = H.T.astype(np.float64) @ H
+    for granularity in (PerTensor(), PerChannel(), PerGroup(size=64)):
+        scaled = Scaled(inner, granularity)
+        assert scaled.encode(W, H).to_bytes() != scaled.encode(W).to_bytes()
+        assert measure(W, scaled, H).output_mse < measure_code(W, scaled, scaled.encode(W), H).output_mse
+    with pytest.raises(ValueError, match="scales of 32 weights within a row.*whole rows"):
+        Scaled(inner, PerGroup(size=32)).encode(W, H)
+
+
 @every_quantizer
 def test_weights_of_any_size_are_coded_or_refused(quantizer):
     """No overflow in silence: the decoded weights are finite and no larger than about the weights."""
@@ -372,6 +420,27 @@ def test_a_bit_is_worth_more_than_four_decibels(quantizer):
 
 
 # Names, ranges and wrappers
+
+
+@pytest.mark.parametrize("wrapper", [EntropyCoded, Scaled, Rotated, AWQ, ActOrder])
+def test_a_wrapper_around_one_of_its_kind_is_refused(wrapper):
+    """Both would write a stream of the same name, and one would be lost."""
+    with pytest.raises(ValueError, match="both write a stream"):
+        wrapper(wrapper(LloydMax(4))).encode(gaussian((4, 40)))
+
+
+def test_one_scale_a_tensor_is_one_scale():
+    W = heavy((6, 40))
+    code = Scaled(LloydMax(4), PerTensor()).encode(W)
+    assert code["group_scale"] == pytest.approx(np.full((1, 1), np.sqrt(np.mean(W.astype(float) ** 2))))
+
+
+def test_wrappers_outside_of_blocks_take_their_streams_away():
+    """LDLQ has a row of every stream for each block; the order of columns has as many entries here."""
+    W, x = gaussian((8, 64)), gaussian((500, 64), np.float64)
+    quantizer = ActOrder(LDLQ(Uniform(4), width=1))
+    point = measure(W, quantizer, x.T @ x / len(x))
+    assert point.nmse < 0.02
 
 
 def test_a_group_of_no_weights_and_a_clip_at_no_sigma_are_refused():

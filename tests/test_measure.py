@@ -79,6 +79,24 @@ def test_the_output_error_is_that_of_the_layer(quantizer):
     assert point.output_mse == pytest.approx(np.mean((X @ error.T) ** 2), rel=1e-10)
 
 
+def test_the_size_of_blocks_does_not_matter(monkeypatch):
+    W, x = heavy((50, 40)) + np.float32(0.01), gaussian((200, 40), np.float64)
+    H, quantizer = x.T @ x / len(x), UniformAsymmetric(3, PerGroup(size=32))
+    whole = measure(W, quantizer, H)
+    for block in (1, 40, 333, 2000):
+        monkeypatch.setattr("rdlib.measure.BLOCK", block)
+        parts = measure(W, quantizer, H)
+        for name in ("mse", "nmse", "sqnr_db", "output_mse"):
+            assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12), name
+        assert (parts.max_error, parts.rate) == (whole.max_error, whole.rate)
+
+
+def test_a_curve_knows_H():
+    W, x = gaussian((16, 32)), gaussian((200, 32), np.float64)
+    H = x.T @ x / len(x)
+    assert curve(W, Uniform(4), (2, 3), H) == [measure(W, Uniform(b), H) for b in (2, 3)]
+
+
 def test_the_output_error_of_white_inputs_is_the_weight_error():
     W = heavy((24, 172))
     point = measure(W, Uniform(4), np.eye(172, dtype=np.float32))

@@ -89,9 +89,9 @@ def test_the_error_of_a_layers_output_is_the_one_of_the_rotated_problem():
     seen = []
 
     class Spy(UniformMidTread):
-        def encode(self, W, H=None):
+        def quantize(self, W, H):
             seen.append((W, H))
-            return super().encode(W, H)
+            return super().quantize(W, H)
 
     quantizer = Rotated(Spy(3), seed=2)
     outer = measure(W, quantizer, H)

@@ -7,9 +7,11 @@ import pytest
 from sources import gaussian, one_thread  # noqa: F401
 from test_feedback import correlated
 
+from rdlib.code.code import Code
 from rdlib.measure import measure
 from rdlib.quantizers import FeedbackTrellis, WaterSIC
 from rdlib.quantizers.feedback.feedback import feedback_factor
+from rdlib.quantizers.feedback.watersic import common_range
 from rdlib.theory.output import output_rate, spectrum
 
 BOTH = [WaterSIC(3), FeedbackTrellis(3, states=32)]
@@ -89,6 +91,44 @@ def test_a_column_pays_twelve_bits_of_side_information():
     code = WaterSIC(3).encode(gaussian((64, 256)), correlated(256))
     bits = sum(code.streams[name].bits for name in ("spacing", "shrinkage", "column_class"))
     assert bits <= 14 * 256
+
+
+@pytest.mark.parametrize("quantizer", BOTH, ids=method)
+def test_any_number_of_classes_has_contexts_of_its_own(quantizer):
+    """Beyond 256 contexts two of them once were one in the search for the step."""
+    W = gaussian((128, 400))
+    for classes in (1, 130, 300):
+        point = measure(W, replace(quantizer.at(3), classes=classes))
+        assert point.index_entropy == pytest.approx(3, abs=0.02), classes
+
+
+OUTLIERS = {
+    "8 × 64 and 1000 σ": (gaussian((8, 64)), 1e3, 10),
+    "8 × 64 and −300 σ": (gaussian((8, 64)), -3e2, 10),
+    "256 × 256 and 5000 σ": (np.float32(0.02) * gaussian((256, 256)), 100, 4.3),
+    "beyond twelve powers of ten": (np.float32(1e-8) * gaussian((8, 256)), 6e4, 2),
+}
+
+
+@pytest.mark.parametrize(("W", "outlier", "rate"), OUTLIERS.values(), ids=OUTLIERS)
+@pytest.mark.parametrize("quantizer", BOTH, ids=method)
+def test_a_weight_far_from_all_others_has_no_table_of_its_own(quantizer, W, outlier, rate):
+    """It is written beside them; a table from here to there once took 289 bits a weight."""
+    W = W.copy()
+    W[0, 0] = outlier
+    code = quantizer.at(4).encode(W)
+    assert code.rate < rate
+    decoded = quantizer.decode(Code.from_bytes(code.to_bytes()))
+    assert np.array_equal(decoded, quantizer.decode(code))
+    assert decoded[0, 0] == pytest.approx(outlier, rel=0.02)
+    assert np.abs(decoded - W).max() < 0.02 * abs(outlier)
+
+
+def test_ordinary_symbols_are_all_in_the_tables():
+    symbols = np.rint(gaussian((256, 64)) * 3).astype(int)
+    assert common_range(symbols, 4) == (symbols.min(), symbols.max())
+    assert common_range(np.append(symbols, [9000, -7000]), 4)[0] > -20
+    assert common_range(np.empty((0, 5), int), 4) == (0, 0)
 
 
 def test_what_is_no_class_is_refused():

@@ -1,6 +1,6 @@
 """A code is a file: streams, what each of them costs, and its bytes."""
 
-from rdlib.code.ans import Ans, ClassifiedAns, ContextAns, huffman_bits
+from rdlib.code.ans import Ans, huffman_bits
 from rdlib.code.code import PAYLOAD, Code, Stream, frequency_table
 from rdlib.code.decoder import Decoder, MalformedCode
 from rdlib.code.fixed import Fixed
@@ -9,9 +9,7 @@ from rdlib.code.format import Format
 
 __all__ = [
     "Ans",
-    "ClassifiedAns",
     "Code",
-    "ContextAns",
     "Decoder",
     "Fixed",
     "Float",

@@ -1,7 +1,6 @@
 """Entropy-coded symbols: asymmetric numeral systems, with one table, or one for every context."""
 
 import math
-import struct
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -10,41 +9,50 @@ import numpy as np
 
 from rdlib.code.format import Format
 
+ABSENT = 255  # in a table: a symbol that does not occur
+
 
 @dataclass(frozen=True, eq=False)
 class Ans(Format):
     """Symbols entropy-coded by asymmetric numeral systems (Duda 2013, arXiv:1311.2540), by ``constriction``.
 
+    With contexts, the symbols are sorted by context: first those of the first row of the table, and so on.  One
+    coder writes them all.
+
     Args:
-        table: the model, −16·log₂ of each symbol's frequency (see :func:`rdlib.code.code.frequency_table`).
+        table: the model, −16·log₂ of each symbol's frequency, (size,), or a row for every context
+            (see :func:`rdlib.code.code.frequency_table`).
+        counts: how many symbols each context has; None for a table of one row.
     """
 
     table: np.ndarray
+    counts: np.ndarray | None = None
 
     @property
     def size(self) -> int:
         """Of the alphabet."""
-        return len(self.table)
+        return self.table.shape[-1]
 
-    @property
-    def _present(self) -> np.ndarray:
-        return np.flatnonzero(self.table != 255)
+    def runs(self, count: int) -> list[tuple[np.ndarray, slice]]:
+        """The table of each context, and where its symbols are among ``count``.
 
-    def _model(self) -> constriction.stream.model.Model:
-        frequencies = np.exp2(-self.table[self._present].astype(np.float64) / 16)
-        return constriction.stream.model.Categorical(frequencies / frequencies.sum(), perfect=False)
+        Raises:
+            ValueError: the contexts have another number of symbols in all.
+        """
+        ends = [count] if self.counts is None else np.cumsum(self.counts, dtype=np.int64).tolist()
+        if [0, *ends][-1] != count:
+            raise ValueError(f"{count} symbols are not the {[0, *ends][-1]} of all contexts.")
+        places = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        return list(zip(np.atleast_2d(self.table), places, strict=True))
 
     def _words(self, array: np.ndarray) -> np.ndarray:
-        present = self._present
-        if len(present) < 2 or not array.size:  # nothing to tell
-            return np.empty(0, np.uint32)
-        rank = np.full(len(self.table), -1, np.int32)
-        rank[present] = np.arange(len(present))
-        symbols = rank[array.ravel()]
-        if symbols.min() < 0:
-            raise ValueError("A symbol to be coded has no frequency in the table.")
-        coder = constriction.stream.stack.AnsCoder()
-        coder.encode_reverse(symbols, self._model())
+        coder, symbols = constriction.stream.stack.AnsCoder(), array.ravel()
+        for table, run in reversed(self.runs(array.size)):  # what comes last is read first
+            ranks = _ranks(table)[symbols[run]]
+            if ranks.min(initial=0) < 0:
+                raise ValueError("A symbol to be coded has no frequency in the table.")
+            if ranks.size and (table != ABSENT).sum() > 1:  # else there is nothing to tell
+                coder.encode_reverse(ranks, _model(table))
         return coder.get_compressed()
 
     def bits(self, array: np.ndarray) -> int:
@@ -54,124 +62,47 @@ class Ans(Format):
         """−Σ n·log₂ p in whole words: what :meth:`bits` finds, within two words and 10⁻⁴, without coding.
 
         Args:
-            counts: how often each symbol occurs, (size,).
+            counts: how often each symbol occurs, of the shape of the table.
         """
+        frequencies = np.where(self.table == ABSENT, 0, np.exp2(-self.table / 16.0))
+        p = frequencies / np.maximum(frequencies.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
         used = counts > 0
-        if used.sum() < 2:
-            return 0
-        octaves = self.table[used] / 16.0
-        octaves += np.log2(np.exp2(-octaves).sum())  # frequencies are rounded, and then add up to 1 again
-        return 32 * int(np.ceil(counts[used] @ octaves / 32))
+        return 32 * int(np.ceil(-(counts[used] @ np.log2(p[used])) / 32))
 
     def pack(self, array: np.ndarray) -> bytes:
         return self._words(array).astype("<u4").tobytes()
 
     def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        present, count = self._present, math.prod(shape)
-        dtype = np.min_scalar_type(len(self.table))
-        if len(present) < 2 or not count:
-            _expect_end(data)
-            if count and not len(present):
-                raise ValueError("The table of an entropy-coded stream holds no symbol.")
-            return np.broadcast_to(dtype.type(present[0] if count else 0), shape)
         if len(data) % 4:
             raise ValueError(f"An entropy-coded stream is whole 32-bit words, not {len(data)} bytes.")
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
-        symbols = coder.decode(self._model(), count)
+        runs = self.runs(math.prod(shape))
+        parts = [self._decoded(coder, table, run.stop - run.start) for table, run in runs]
         if not coder.is_empty():
             raise ValueError("An entropy-coded stream does not end where its symbols end.")
-        return present[symbols].astype(dtype).reshape(shape)
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(shape)
+
+    def _decoded(
+        self, coder: constriction.stream.stack.AnsCoder, table: np.ndarray, count: int
+    ) -> np.ndarray:
+        """The next symbols; a single possible one takes neither bits nor memory."""
+        present = np.flatnonzero(table != ABSENT).astype(np.min_scalar_type(self.size))
+        if count and not len(present):
+            raise ValueError("The table of an entropy-coded stream holds no symbol.")
+        if len(present) < 2 or not count:
+            return np.broadcast_to(present[:1] if count else present[:0], count)
+        return present[coder.decode(_model(table), count)]
 
 
-@dataclass(frozen=True, eq=False)
-class ClassifiedAns(Format):
-    """Rows of symbols, each entropy-coded with the table of its class; every class says how many words it takes.
-
-    Args:
-        table: the models, one row a class (see :class:`Ans`).
-        row_class: class of each row of symbols.
-    """
-
-    table: np.ndarray
-    row_class: np.ndarray
-
-    @property
-    def size(self) -> int:
-        """Of the alphabet."""
-        return self.table.shape[1]
-
-    def _payloads(self, array: np.ndarray) -> list[bytes]:
-        return [Ans(table).pack(array[self.row_class == c]) for c, table in enumerate(self.table)]
-
-    def bits(self, array: np.ndarray) -> int:
-        return sum(32 + 8 * len(payload) for payload in self._payloads(array))
-
-    def pack(self, array: np.ndarray) -> bytes:
-        return b"".join(struct.pack("<I", len(p) // 4) + p for p in self._payloads(array))
-
-    def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        if len(shape) != 2 or self.table.ndim != 2 or self.row_class.shape != shape[:1]:
-            raise ValueError(f"Symbols of shape {shape} do not fit {self.row_class.shape} classes of rows.")
-        array = np.zeros(shape, np.min_scalar_type(self.size))
-        for c, table in enumerate(self.table):
-            if len(data) < 4:
-                raise ValueError(f"The symbols of class {c} are missing.")
-            end = 4 + 4 * struct.unpack_from("<I", data)[0]
-            rows = self.row_class == c
-            array[rows] = Ans(table).unpack(data[4:end], (int(rows.sum()), shape[1]))
-            data = data[end:]
-        _expect_end(data)
-        return array
+def _ranks(table: np.ndarray) -> np.ndarray:
+    """The place of each symbol among those that occur, −1 of one that does not."""
+    present = table != ABSENT
+    return np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)
 
 
-@dataclass(frozen=True, eq=False)
-class ContextAns(Format):
-    """Symbols sorted by context, those of each context entropy-coded with its own table.
-
-    The decoder knows the context of a symbol from other streams (the coset of a lattice point, the state of a
-    trellis) and puts the sorted symbols back.  Every context says how many words it takes.
-
-    Args:
-        table: the models, one row a context (see :class:`Ans`).
-        counts: how many symbols each context has.
-    """
-
-    table: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def size(self) -> int:
-        """Of the alphabet."""
-        return self.table.shape[1]
-
-    def _payloads(self, array: np.ndarray) -> list[bytes]:
-        runs = np.split(array, np.cumsum(self.counts.astype(np.int64))[:-1])
-        return [Ans(table).pack(run) for table, run in zip(self.table, runs, strict=True)]
-
-    def bits(self, array: np.ndarray) -> int:
-        return sum(32 + 8 * len(payload) for payload in self._payloads(array))
-
-    def pack(self, array: np.ndarray) -> bytes:
-        return b"".join(struct.pack("<I", len(p) // 4) + p for p in self._payloads(array))
-
-    def unpack(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-        counts = [int(count) for count in np.ravel(self.counts)]
-        if self.table.ndim != 2 or len(counts) != len(self.table) or shape != (sum(counts),):
-            raise ValueError(f"Symbols of shape {shape} do not fit contexts of {counts} symbols.")
-        runs = [np.empty(0, np.min_scalar_type(self.size))]
-        for context, (table, count) in enumerate(zip(self.table, counts, strict=True)):
-            if len(data) < 4:
-                raise ValueError(f"The symbols of context {context} are missing.")
-            end = 4 + 4 * struct.unpack_from("<I", data)[0]
-            runs.append(Ans(table).unpack(data[4:end], (count,)))
-            data = data[end:]
-        _expect_end(data)
-        return np.concatenate(runs)
-
-
-def _expect_end(data: bytes) -> None:
-    if data:
-        raise ValueError(f"An entropy-coded stream is {len(data)} bytes longer than its symbols.")
+def _model(table: np.ndarray) -> constriction.stream.model.Model:
+    frequencies = np.exp2(-table[table != ABSENT].astype(np.float64) / 16)
+    return constriction.stream.model.Categorical(frequencies / frequencies.sum(), perfect=False)
 
 
 def huffman_bits(counts: np.ndarray) -> int:

@@ -15,13 +15,20 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rdlib.code.ans import Ans, ClassifiedAns
+from rdlib.code.ans import ABSENT, Ans
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.code.format import Format
 from rdlib.code.header import CHECKSUM, MAGIC, VERSION, Entry, prices, read_header, write_header
+from rdlib.code.table import Table
 
-PAYLOAD = ("index", "sign", "coset", "path")  # of every weight, or of every few; all else is side information
+PAYLOAD = (
+    "index",
+    "sign",
+    "coset",
+    "path",
+    "outlier",
+)  # about single weights, or runs; all else is side information
 FREE = 1 << 28  # symbols that are believed though next to nothing was paid for them
 
 
@@ -42,9 +49,11 @@ class Stream:
         """Symbols 0 … size − 1 at log₂(size) bits each.
 
         Raises:
-            ValueError: a symbol lies outside the alphabet.
+            ValueError: a symbol is no integer, or lies outside the alphabet.
         """
         symbols = np.asarray(symbols)
+        if symbols.dtype.kind == "f" and not np.array_equal(symbols, np.rint(symbols)):
+            raise ValueError("Symbols are integers, but some of these are not: round them first.")
         if symbols.size and not (0 <= symbols.min() and symbols.max() < size):
             raise ValueError(
                 f"Symbols span {symbols.min()} … {symbols.max()}, "
@@ -61,6 +70,11 @@ class Stream:
         """
         form = Float(dtype)
         return cls(form.round(np.asarray(values)), form)
+
+    @classmethod
+    def table(cls, steps: np.ndarray) -> "Stream":
+        """Models of an entropy coder, any shape: see :func:`frequency_table`."""
+        return cls(np.asarray(steps).astype(np.uint8), Table())
 
     @classmethod
     def coded(cls, symbols: np.ndarray, table: "Stream") -> "Stream":
@@ -215,51 +229,49 @@ def _refuse_endless(name: str, entry: Entry, shape: tuple[int, int]) -> None:
         raise ValueError(f"{entry.bits} bits of {name!r} cannot be {count} symbols of weights {shape}.")
 
 
-def frequency_table(symbols: np.ndarray, size: int) -> Stream:
-    """Model of a source for entropy coding, one byte a symbol: −16·log₂ of its frequency, rounded.
+def frequency_table(counts: np.ndarray) -> Stream:
+    """Model of a source for entropy coding, one byte a symbol that occurs: −16·log₂ of its frequency, rounded.
 
     Rounding to a sixteenth of an octave costs about 10⁻⁴ bit a symbol, and at most ½·(ln 2/32)²/ln 2 = 3.4·10⁻⁴
     while no symbol that occurs is rarer than 2⁻¹⁶; 255 marks a symbol that does not occur.
 
     Args:
-        symbols: integers 0 … size − 1, any shape.
-        size: of the alphabet.
+        counts: how often each symbol occurs, (size,), or a row for every context.
     """
-    return table_of_counts(np.bincount(np.ravel(symbols), minlength=size))
-
-
-def table_of_counts(counts: np.ndarray) -> Stream:
-    """:func:`frequency_table` of symbols that occur so often, (size,)."""
     with np.errstate(divide="ignore"):
-        octaves = -np.log2(counts / max(counts.sum(), 1))
-    steps = np.where(counts > 0, np.minimum(np.rint(16 * octaves), 254), 255)
-    return Stream.fixed(steps.astype(np.uint8), 256)
+        octaves = -np.log2(counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1))
+    steps = np.where(counts > 0, np.minimum(np.rint(16 * octaves), ABSENT - 1), ABSENT)
+    return Stream.table(steps)
 
 
 def _completed(form: Format | type[Format], streams: Mapping[str, Stream]) -> Format:
-    """The format of an entry, with the streams before it where it is read with one.
+    """The format of an entry, with the streams before it where it is read with some.
 
     Raises:
-        ValueError: such a stream is missing, or is no table, class or count.
+        ValueError: such a stream is missing, or is no table and no count of each of its rows.
     """
-    if not isinstance(form, type):
+    if form is Table:
+        return form()
+    if form is not Ans:
         return form
-    if form is Ans:
-        return form(*_needed(streams, table=1))
-    if form is ClassifiedAns:
-        return form(*_needed(streams, table=2, row_class=1))
-    return form(*_needed(streams, table=2, counts=1))
+    table = _needed(streams, "table", 1, 2)
+    if table.ndim == 1:
+        return Ans(table)
+    counts = _needed(streams, "counts", 1)
+    if len(counts) != len(table):
+        raise ValueError(f"There are {len(table)} contexts, but the symbols of {len(counts)} are counted.")
+    return Ans(table, counts)
 
 
-def _needed(streams: Mapping[str, Stream], **dimensions: int) -> list[np.ndarray]:
-    """The streams that a format is read with: integers, of so many dimensions; a table has one byte a symbol."""
-    for name, count in dimensions.items():
-        if name not in streams:
-            raise ValueError(f"An entropy-coded stream cannot be read without {name!r} before it.")
-        array = streams[name].array
-        if array.ndim != count or (array.dtype != np.uint8 if name == "table" else array.dtype.kind != "u"):
-            raise ValueError(
-                f"An entropy-coded stream cannot be read with a {name!r} of {array.dtype} "
-                f"and shape {array.shape}."
-            )
-    return [streams[name].array for name in dimensions]
+def _needed(streams: Mapping[str, Stream], name: str, *dimensions: int) -> np.ndarray:
+    """A stream that an entropy-coded one is read with: integers, of so many dimensions; a table has bytes."""
+    if name not in streams:
+        raise ValueError(f"An entropy-coded stream cannot be read without {name!r} before it.")
+    array = streams[name].array
+    if array.ndim not in dimensions or (
+        array.dtype != np.uint8 if name == "table" else array.dtype.kind != "u"
+    ):
+        raise ValueError(
+            f"An entropy-coded stream cannot be read with a {name!r} of {array.dtype} and shape {array.shape}."
+        )
+    return array

@@ -6,7 +6,7 @@ from.  Each distribution has a table of its own, and the symbols are written sor
 
 import numpy as np
 
-from rdlib.code.ans import ContextAns
+from rdlib.code.ans import Ans
 from rdlib.code.code import Stream, frequency_table
 
 
@@ -20,14 +20,14 @@ def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count:
         count: of contexts.
 
     Returns:
-        the streams ``table`` (a byte a symbol and context), ``counts`` (32 bits a context) and ``index``.
+        the streams ``table`` (a byte a context and each of its symbols), ``counts`` (32 bits a context) and ``index``.
     """
-    rows = [frequency_table(symbols[contexts == context], size).array for context in range(count)]
-    table = Stream.fixed(np.stack(rows), 256)
-    counts = Stream.fixed(np.bincount(contexts.ravel(), minlength=count), 1 << 32)
+    joint = np.bincount((size * contexts.astype(np.int64) + symbols).ravel(), minlength=size * count)
+    joint = joint.reshape(count, size)
+    table, counts = frequency_table(joint), Stream.fixed(joint.sum(axis=1), 1 << 32)
     order = np.argsort(contexts, axis=None, kind="stable")
     index = symbols.ravel()[order].astype(np.min_scalar_type(size))
-    return {"table": table, "counts": counts, "index": Stream(index, ContextAns(table.array, counts.array))}
+    return {"table": table, "counts": counts, "index": Stream(index, Ans(table.array, counts.array))}
 
 
 def unsorted(index: np.ndarray, contexts: np.ndarray) -> np.ndarray:

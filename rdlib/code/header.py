@@ -9,10 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rdlib.code.ans import Ans, ClassifiedAns, ContextAns
+from rdlib.code.ans import Ans
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import FLOATS, Float
 from rdlib.code.format import Format
+from rdlib.code.table import Table
+from rdlib.code.varint import read_varint, varint
 
 MAGIC = b"RD"
 VERSION = b"2"  # of the layout
@@ -23,9 +25,9 @@ LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 NAMES = tuple(
     "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx "
-    "sign shift super_scale super_minimum exponent mantissa".split()
+    "sign shift super_scale super_minimum exponent mantissa outlier".split()
 )
-CODED = (Ans, ClassifiedAns, ContextAns)  # their length does not follow from their shape
+CODED = (Ans, Table)  # their length does not follow from their shape
 KNOWN = (*(Fixed(1 << bits) for bits in range(1, 9)), *(Float(dtype) for dtype in FLOATS))
 OTHER, ROWS, ANY = 0, 6, 7  # codes: of a Fixed of another size, of a shape (out, n), of a shape written out
 
@@ -61,7 +63,7 @@ def prices(shape: tuple[int, int], entries: Mapping[str, Entry]) -> dict[str, in
 
 def write_header(shape: tuple[int, int], entries: Mapping[str, Entry]) -> bytes:
     """The bytes before those of the first stream."""
-    head = MAGIC + VERSION + _number(len(entries)) + _number(shape[0]) + _number(shape[1])
+    head = MAGIC + VERSION + varint(len(entries)) + varint(shape[0]) + varint(shape[1])
     for name, entry in entries.items():
         head += _name(name)
         form, of_format = _format(entry)
@@ -97,7 +99,7 @@ def _name(name: str) -> bytes:
     if name in NAMES:
         return bytes([1 + NAMES.index(name)])
     text = name.encode()
-    return b"\0" + _number(len(text)) + text
+    return b"\0" + varint(len(text)) + text
 
 
 def _format(entry: Entry) -> tuple[int, bytes]:
@@ -105,10 +107,10 @@ def _format(entry: Entry) -> tuple[int, bytes]:
     form = entry.format
     kind = form if isinstance(form, type) else type(form)
     if kind in CODED:
-        return 1 + CODED.index(kind), _number(entry.bits // 8)
+        return 1 + CODED.index(kind), varint(entry.bits // 8)
     if form in KNOWN:
         return 1 + len(CODED) + KNOWN.index(form), b""
-    return OTHER, _number(form.size)
+    return OTHER, varint(form.size)
 
 
 def _format_of(code: int, reader: "_Reader") -> Format | type[Format]:
@@ -134,8 +136,8 @@ def _shape(array: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, bytes]:
     if array in derived:
         return derived.index(array), b""
     if len(array) == 2 and array[0] == shape[0]:
-        return ROWS, _number(array[1])
-    return ANY, b"".join(map(_number, (len(array), *array)))
+        return ROWS, varint(array[1])
+    return ANY, b"".join(map(varint, (len(array), *array)))
 
 
 def _shape_of(code: int, shape: tuple[int, int], reader: "_Reader") -> tuple[int, ...]:
@@ -144,15 +146,6 @@ def _shape_of(code: int, shape: tuple[int, int], reader: "_Reader") -> tuple[int
     if code == ANY:
         return tuple(reader.number() for _ in range(min(reader.number(), 32)))
     return _derived(*shape)[code]
-
-
-def _number(n: int) -> bytes:
-    """A varint."""
-    head = b""
-    while n > 127:
-        head += bytes([n & 127 | 128])
-        n >>= 7
-    return head + bytes([n])
 
 
 class _Reader:
@@ -169,15 +162,10 @@ class _Reader:
 
     def number(self) -> int:
         """A varint below ``LIMIT``."""
-        n = shift = 0
-        while True:
-            byte = self.byte()
-            n |= (byte & 127) << shift
-            shift += 7
-            if n >= LIMIT or shift > 49:
-                raise ValueError("A number of the header has no end.")
-            if byte < 128:
-                return n
+        n, self.place = read_varint(self.data, self.place)
+        if n >= LIMIT:
+            raise ValueError(f"The header speaks of {n} rows, symbols or bytes.")
+        return n
 
     def name(self) -> str:
         code = self.byte()

@@ -4,12 +4,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from rdlib.code.code import Code
 from rdlib.code.decoder import Decoder
+from rdlib.weights import as_matrix, as_moment
 
 
 class Quantizer(Decoder):
@@ -19,6 +20,7 @@ class Quantizer(Decoder):
         bits: nominal rate, bits per weight without side information; a whole number unless the method says
             otherwise.
         bits_allowed: the nominal rates that the method has, rising in even steps.
+        uses_H: whether ``encode`` looks at H; if not, it is only checked.
 
     Raises:
         ValueError: ``bits`` is not one of the rates that the method has.
@@ -26,6 +28,7 @@ class Quantizer(Decoder):
 
     bits: float
     bits_allowed: Sequence[float] = range(1, 17)
+    uses_H: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         allowed = self.bits_allowed
@@ -52,14 +55,24 @@ class Quantizer(Decoder):
     def method(self) -> str:
         """Name of the method in tables and plots, the same at every rate."""
 
-    @abstractmethod
     def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        """Quantize a weight matrix.
+        """The code of a weight matrix.
 
         Args:
             W: (out, in), float16, bfloat16 or float32; it is not changed.
-            H: E[x xᵀ] of the inputs, (in, in); only error-feedback methods look at it.
+            H: E[x xᵀ] of the layer's inputs, (in, in), for methods that use it (``uses_H``).
 
         Raises:
-            ValueError: ``W`` is no weight matrix or holds NaN or Inf.
+            ValueError: ``W`` is no weight matrix or holds NaN or Inf; ``H`` is not symmetric, finite and (in, in).
+        """
+        W = as_matrix(W)
+        return self.quantize(W, None if H is None else as_moment(H, W.shape[1]))
+
+    @abstractmethod
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
+        """What a method does: :meth:`encode` of a matrix of a type that it takes, and of an H that was checked.
+
+        Args:
+            W: (out, in), to be read by :func:`rdlib.weights.as_float32`.
+            H: float64 (in, in), or None.
         """

@@ -33,7 +33,7 @@ class DoubleQuantized(Wrapper):
     def method(self) -> str:
         return f"double-quantized {self.inner.method}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         code = self.inner.encode(W, H)
         scale = code["scale"].astype(np.float32)
         mean = np.float32(scale.mean(dtype=np.float64) if scale.size else 0)

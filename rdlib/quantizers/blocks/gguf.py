@@ -47,7 +47,7 @@ class _SignedMaximum(_Gguf):
     symmetry.  Streams: ``index`` (q, b bits), ``scale`` (d, float16: 16 / size bits a weight).
     """
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values, half = as_float32(W), self.levels // 2
         step = block_peaks(values, self.size) / np.float32(-half)
         steps = np.floor(steps_in_blocks(values, reciprocal(step), self.size, shift=half + 0.5))
@@ -89,7 +89,7 @@ class _Range(_Gguf):
     Streams: ``index`` (q, b bits), ``scale`` (d, float16), ``minimum`` (m, float16): 32 / size bits a weight.
     """
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         low, high = block_ranges(values, self.size)
         step = widths(low, high) / np.float32(self.levels - 1)
@@ -143,7 +143,7 @@ class Q8_0(_Gguf):
     bits_allowed: ClassVar[range] = range(8, 9)
     family: ClassVar[str] = "Q8_0"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         step = np.abs(block_peaks(values, self.size)) / np.float32(127)
         steps = 128 + _half_away(steps_in_blocks(values, reciprocal(step), self.size))

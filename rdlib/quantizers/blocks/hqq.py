@@ -44,7 +44,7 @@ class HQQ(BlockFormat):
     bits_allowed: ClassVar[range] = range(1, 9)
     family: ClassVar[str] = "HQQ"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values, last = as_float32(W), np.float32((1 << self.bits) - 1)
         low, high = block_ranges(values, self.size)
         steps = _steps_per_unit(widths(low, high), last)

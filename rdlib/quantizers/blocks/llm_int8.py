@@ -37,7 +37,7 @@ class LLMInt8(Quantizer):
     def method(self) -> str:
         return "LLM.int8 channel"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         width = max(values.shape[1], 1)
         scale = np.abs(block_peaks(values, width).ravel())

@@ -42,7 +42,7 @@ class MXFP4(BlockFormat):
 
     family: ClassVar[str] = "MXFP4"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         largest = np.abs(block_peaks(values, self.size))
         exponent = np.where(largest > 0, np.frexp(largest)[1] - 3, -127)  # frexp: largest = m·2^e, ½ ≤ m < 1
@@ -68,7 +68,7 @@ class NVFP4(BlockFormat):
     size: int = 16
     family: ClassVar[str] = "NVFP4"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         largest = np.abs(block_peaks(values, self.size))
         tensor_scale = largest.max(initial=0, keepdims=True).reshape(1) / (LARGEST_E4M3 * LARGEST_E2M1)

@@ -34,7 +34,7 @@ class _Table(BlockFormat):
     size: int = 64
     table: ClassVar[np.ndarray]
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         scale, index = nearest_in_blocks(values.ravel(), self.table, self.size)
         streams = {

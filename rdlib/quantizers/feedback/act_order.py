@@ -1,6 +1,7 @@
 """Act-order: the columns of strong inputs first."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,20 +24,22 @@ class ActOrder(Wrapper):
         inner: a quantizer with error feedback.
     """
 
+    uses_H: ClassVar[bool] = True
+
     @property
     def method(self) -> str:
         return f"act-order {self.inner.method}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         power = np.zeros(values.shape[1]) if H is None else np.diagonal(H)
         order = np.argsort(-power, kind="stable")
-        inner = self.inner.encode(values[:, order], None if H is None else np.asarray(H)[order][:, order])
+        inner = self.inner.encode(values[:, order], None if H is None else H[order][:, order])
         permutation = Stream.fixed(order, max(len(order), 1))
-        return Code(values.shape, {"permutation": permutation} | dict(inner.streams))
+        return self.wrapped(inner, permutation=permutation)
 
     def reconstruct(self, code: Code) -> np.ndarray:
         back = np.argsort(code["permutation"], kind="stable")
         if not np.array_equal(code["permutation"][back], np.arange(code.shape[1])):
             raise ValueError("The stream 'permutation' does not name every column once.")
-        return np.ascontiguousarray(self.inner.decode(code)[:, back])
+        return np.ascontiguousarray(self.inner.decode(self.unwrapped(code, "permutation"))[:, back])

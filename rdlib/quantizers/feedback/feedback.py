@@ -14,6 +14,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.linalg.lapack import dtrtri
 
+from rdlib.weights import as_moment
+
 LAZY = 32  # columns whose errors reach the rest of the matrix in one product of matrices
 
 
@@ -32,11 +34,10 @@ def feedback_factor(H: np.ndarray, damping: float) -> np.ndarray:
         float64 (in, in); the identity where H is zero.
 
     Raises:
-        ValueError: H is no square matrix, is not finite, or is not positive definite even when damped.
+        ValueError: H is not positive definite even when damped, or is refused by
+            :func:`rdlib.weights.as_moment`.
     """
-    H = np.asarray(H, np.float64)
-    if H.ndim != 2 or H.shape[0] != H.shape[1] or not np.isfinite(H).all():
-        raise ValueError(f"H must be a finite square matrix (in, in), but its shape is {H.shape}.")
+    H = as_moment(H, len(H))
     power = float(np.trace(H)) / max(len(H), 1)
     if power == 0:
         return np.eye(len(H))

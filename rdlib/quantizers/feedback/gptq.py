@@ -1,6 +1,7 @@
 """GPTQ: error feedback around evenly spaced levels."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numba import njit, prange
@@ -8,7 +9,7 @@ from numba import njit, prange
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
-from rdlib.quantizers.scalar.kernels import _nearest
+from rdlib.quantizers.scalar.kernels import nearest
 from rdlib.quantizers.scalar.uniform import Uniform, UniformAsymmetric
 from rdlib.quantizers.wrappers import Wrapper
 from rdlib.weights import as_float32
@@ -51,11 +52,13 @@ class GPTQ(Wrapper):
                 f"GPTQ rounds to evenly spaced levels, which {self.inner.method!r} has not: use LDLQ."
             )
 
+    uses_H: ClassVar[bool] = True
+
     @property
     def method(self) -> str:
         return f"GPTQ {self.inner.method}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         if H is None or not values.size:
             return self.inner.encode(W)
@@ -115,7 +118,7 @@ def _round_columns(
         row = W[i].copy()
         for j in range(W.shape[1]):
             if step[i] > 0.0:
-                index[i, j] = _nearest(row[j], low[i], step[i], size)
+                index[i, j] = nearest(row[j], low[i], step[i], size)
             decoded[i, j] = low[i] + index[i, j] * step[i]
             error = (row[j] - decoded[i, j]) / U[j, j]
             for k in range(j + 1, W.shape[1]):

@@ -1,6 +1,7 @@
 """LDLQ: error feedback around codes that span several columns."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,11 +43,13 @@ class LDLQ(Wrapper):
         if self.width < 1:
             raise ValueError(f"A block has at least 1 column, not {self.width}.")
 
+    uses_H: ClassVar[bool] = True
+
     @property
     def method(self) -> str:
         return f"LDLQ {self.inner.method}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         columns = values.shape[1]
         missing = -columns % self.width
@@ -84,11 +87,8 @@ class LDLQ(Wrapper):
     def reconstruct(self, code: Code) -> np.ndarray:
         rows, columns = code.shape
         count = -(-columns // self.width)
-        stacked = {
-            name: s for name, s in code.streams.items() if len(s.array) == count
-        }  # not those of wrappers
         decoded = [np.zeros((rows, 0), np.float32)]
         for k in range(count):
-            streams = {name: Stream(s.array[k], s.format) for name, s in stacked.items()}
+            streams = {name: Stream(s.array[k], s.format) for name, s in code.streams.items()}
             decoded.append(self.inner.decode(Code((rows, self.width), streams)))
         return np.hstack(decoded)[:, :columns]

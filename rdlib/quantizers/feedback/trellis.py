@@ -11,7 +11,7 @@ from numba import njit
 from scipy.special import ndtr
 
 from rdlib.code.code import Code
-from rdlib.quantizers.feedback.watersic import SuccessiveCancellation
+from rdlib.quantizers.feedback.watersic import SuccessiveCancellation, sorted_symbols
 from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, subsets_of
 
 FARTHEST = 255  # level whose price is known; beyond it all cost the same
@@ -60,10 +60,7 @@ class FeedbackTrellis(SuccessiveCancellation):
         return z >> 1, z & 1
 
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
-        index, counts = (
-            code["index"].astype(np.int64) + int(code.number("first")),
-            code["counts"].astype(np.int64),
-        )
+        index, counts = sorted_symbols(code), code["counts"].astype(np.int64)
         if index.size != code.weights or len(counts) < 2 * (int(column_class.max(initial=0)) + 1):
             raise ValueError(
                 "The code does not hold an index for every weight, or a count for every context."

@@ -12,7 +12,7 @@ from rdlib.histogram import entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
-from rdlib.weights import as_float32, with_room
+from rdlib.weights import as_float32, unit_power, with_room
 
 OCTAVE = (
     8  # spacings are multiples of 2^(1/8): that costs 0.001 bit, and the spacing of a column 5 bits or so
@@ -20,6 +20,8 @@ OCTAVE = (
 SHRINKAGES = 32  # 1, 63/64, … 33/64
 ROUNDS = 6  # of the search for the step
 SAMPLE = 1 << 16  # weights on which the step is searched
+OUTLIER = 24  # bits, or so, that a symbol outside of the tables takes
+FARTHEST_STEPS = 1 << 20  # the largest weight in units of the least spacing
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class SuccessiveCancellation(Quantizer):
 
     Streams: ``step`` (Δ, float32), ``spacing`` (8·log₂ of R_max / R_jj, rounded, at a fixed length),
     ``shrinkage`` (64·(1 − γ_j), 5 bits a column), ``column_class``, ``table`` (a byte a symbol and context),
-    ``counts`` (32 bits a context), ``first``, ``index``.
+    ``counts`` (32 bits a context), ``first``, ``index``; and ``outlier``, the symbols that are too far from the
+    others for a table, at a fixed length: ``first`` then also says which symbol is in their places.
 
     Args:
         bits: nominal rate, of the indices.
@@ -50,6 +53,7 @@ class SuccessiveCancellation(Quantizer):
     classes: int = 4
     bits_allowed: ClassVar[tuple[float, ...]] = tuple(b / 4 for b in range(4, 33))
     contexts_of_class: ClassVar[int] = 1
+    uses_H: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,11 +73,10 @@ class SuccessiveCancellation(Quantizer):
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
         """The indices (out, in) of a code."""
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
-        sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
-        x = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)
+        sigma, x = unit_power(values)
         octaves = np.log2(np.diagonal(U))
         spacing = np.rint(OCTAVE * (octaves - octaves.min(initial=0 if not len(octaves) else np.inf)))
         step = np.float32(sigma * self._step(x, U, spacing))
@@ -102,17 +105,23 @@ class SuccessiveCancellation(Quantizer):
     ) -> dict[str, Stream]:
         column_class = self._classes(z)
         symbols, context = self._symbols(z)
-        first = int(symbols.min(initial=0))
-        context = self.contexts_of_class * column_class + context
-        size, count = int(symbols.max(initial=0)) - first + 1, self.contexts_of_class * self.classes
-        return {
+        context = np.broadcast_to(self.contexts_of_class * column_class + context, z.shape)
+        count = self.contexts_of_class * self.classes
+        first, last = common_range(symbols, count)
+        inside = (first <= symbols) & (symbols <= last)
+        size = last - first + (1 if inside.all() else 2)
+        streams = {
             "step": Stream.floats(np.array([step]), "float32"),
             "spacing": Stream.fixed(spacing, int(spacing.max(initial=0)) + 1),
             "shrinkage": Stream.fixed(shrinkage, SHRINKAGES),
             "column_class": Stream.fixed(column_class, self.classes),
-            **context_streams(symbols - first, np.broadcast_to(context, z.shape), size, count),
+            **context_streams(np.where(inside, symbols - first, size - 1), context, size, count),
             "first": Stream.floats(np.array([first]), "float32"),
         }
+        if not inside.all():
+            streams["first"] = Stream.floats(np.array([first, size - 1]), "float32")
+            streams["outlier"] = _outliers(symbols[~inside][np.argsort(context[~inside], kind="stable")])
+        return streams
 
     def _classes(self, z: np.ndarray) -> np.ndarray:
         """Class of each column, from little to much spread of its indices."""
@@ -123,7 +132,8 @@ class SuccessiveCancellation(Quantizer):
         """Entropy of the symbols given their contexts, bits a weight."""
         symbols, context = self._symbols(z)
         context = np.broadcast_to(self.contexts_of_class * self._classes(z) + context, z.shape)
-        return entropy_of(occurrences(symbols * 256 + context)) - entropy_of(occurrences(context))
+        joint = symbols * (self.contexts_of_class * self.classes) + context
+        return entropy_of(occurrences(joint)) - entropy_of(occurrences(context))
 
     def _step(self, x: np.ndarray, U: np.ndarray, spacing: np.ndarray) -> float:
         """Δ at which the rate is the nominal one, on a part of the rows; 0 for weights that are all zero.
@@ -134,9 +144,10 @@ class SuccessiveCancellation(Quantizer):
         some = x[:: max(x.size // SAMPLE, 1)]
         if not some.any():
             return 0.0
-        step = 2.0 ** (2.05 - self.bits - spacing.mean() / OCTAVE)  # h(N(0, 1)) is 2.05 bits
+        least = float(np.abs(x).max()) / FARTHEST_STEPS
+        step = max(2.0 ** (2.05 - self.bits - spacing.mean() / OCTAVE), least)  # h(N(0, 1)) is 2.05 bits
         slope = 1.0  # bits an octave
-        low, high, at_high = 0.0, np.inf, -1.0
+        low, high, at_high = least, np.inf, -1.0
         for _ in range(ROUNDS):
             rate = self._rate(self._cancelled(some, U, _spacings(spacing, step))[0])
             excess = rate - self.bits
@@ -181,8 +192,41 @@ class WaterSIC(SuccessiveCancellation):
         return z, np.zeros(z.shape[1], np.int64)
 
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
-        contexts = np.broadcast_to(column_class, code.shape)
-        return unsorted(code["index"], contexts).astype(np.int64) + int(code.number("first"))
+        return unsorted(sorted_symbols(code), np.broadcast_to(column_class, code.shape))
+
+
+def common_range(symbols: np.ndarray, contexts: int) -> tuple[int, int]:
+    """The lowest and highest symbol of the tables: of all, unless tables of half the length, or less, are cheaper.
+
+    A symbol in the range costs a byte for each context; one outside takes ``OUTLIER`` bits whenever it occurs.
+    """
+    if not symbols.size:
+        return 0, 0
+    occurring, counts = np.unique(symbols, return_counts=True)
+    place, after = 8 * contexts * (occurring - occurring[0]), OUTLIER * np.cumsum(counts)
+    begins = after - OUTLIER * counts - place  # the price of [i, j] is begins[i] + ends[j] and a constant
+    ends = place - after
+    j = int(np.argmin(ends + np.minimum.accumulate(begins)))
+    i = int(np.argmin(begins[: j + 1]))
+    low, high = int(occurring[0]), int(occurring[-1])
+    first, last = int(occurring[i]), int(occurring[j])
+    return (first, last) if 2 * (last - first + 1) <= high - low + 1 else (low, high)
+
+
+def _outliers(symbols: np.ndarray) -> Stream:
+    """Symbols of both signs as 0, −1, 1, −2, 2, … → 0, 1, 2, 3, 4, …, at a fixed length."""
+    folded = np.where(symbols < 0, -2 * symbols - 1, 2 * symbols)
+    return Stream.fixed(folded, int(folded.max()) + 1)
+
+
+def sorted_symbols(code: Code) -> np.ndarray:
+    """The symbols in the order in which they are coded, int64, with outliers in their places."""
+    first, *escape = code["first"]
+    symbols = code["index"].astype(np.int64) + int(first)
+    if escape:
+        folded = code["outlier"].astype(np.int64)
+        symbols[code["index"] == escape[0]] = np.where(folded & 1, -(folded + 1) // 2, folded // 2)
+    return symbols
 
 
 def _spacings(spacing: np.ndarray, step: float) -> np.ndarray:

@@ -50,7 +50,7 @@ class LatticeCoded(Quantizer):
     def method(self) -> str:
         return f"entropy-coded {self.lattice.name}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values, lattice = as_float32(W), self.lattice
         runs = as_runs(values, lattice.dimension)
         step = step_of_rate(runs, lattice, self.bits, values.size)

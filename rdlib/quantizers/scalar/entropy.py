@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
-from rdlib.code.code import Code, Stream, table_of_counts
+from rdlib.code.ans import ABSENT
+from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.histogram import Histogram, entropy_of
 from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams, levels_of
 
@@ -38,7 +39,7 @@ class EcsqMidpoint(LevelTable):
         cells = cells_of(histogram.values, step)
         first = int(cells[0]) if len(cells) else 0
         first -= first % (1 << max(first.bit_length() - 24, 0))  # float32 has that exactly
-        table = table_of_counts(np.bincount(cells - first, histogram.counts, minlength=1))
+        table = frequency_table(np.bincount(cells - first, histogram.counts, minlength=1))
         side = {
             "table": table,
             "step": Stream.floats(np.array([step]), "float32"),
@@ -80,7 +81,7 @@ class EcsqCentroid(EcsqMidpoint):
         return {"offset": Stream.fixed(np.rint(254 * inside[counts > 0]) + 127, 255)}
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        occurring = code["table"] != 255
+        occurring = code["table"] != ABSENT
         offsets = np.zeros(len(occurring))
         offsets[occurring] = (code["offset"].astype(np.float64) - 127) / 254
         return self._levels(code, offsets)[code["index"]]
@@ -107,7 +108,7 @@ class EcsqOptimal(LevelTable):
     def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
         levels, thresholds = entropy_constrained(histogram, self.bits)
         cells = np.searchsorted(thresholds, histogram.values)
-        table = table_of_counts(np.bincount(cells, histogram.counts, minlength=1))
+        table = frequency_table(np.bincount(cells, histogram.counts, minlength=1))
         side = {"table": table} | level_streams(levels, histogram)
         return side, lambda values: Stream.coded(np.searchsorted(thresholds, values), table)
 

@@ -13,7 +13,7 @@ REFINE = 16  # golden-section steps between the neighbours of the best of them
 
 
 @njit(cache=True, inline="always")
-def _nearest(w: float, low: float, step: float, levels: int) -> int:
+def nearest(w: float, low: float, step: float, levels: int) -> int:
     """Index of the level low + q·step nearest to w."""
     if step == 0.0:
         return levels - 1
@@ -149,7 +149,7 @@ def symmetric_indices(rows: np.ndarray, scales: np.ndarray, width: int, levels: 
     for i in prange(rows.shape[0]):
         for j in range(rows.shape[1]):
             s = np.float64(scales[i, j // width])
-            index[i, j] = _nearest(rows[i, j], -s, 2 * s / max(levels - 1, 1), levels)
+            index[i, j] = nearest(rows[i, j], -s, 2 * s / max(levels - 1, 1), levels)
     return index
 
 
@@ -165,5 +165,5 @@ def asymmetric_indices(
             if step == 0.0:  # every level is zero; q = z
                 index[i, j] = int(zeros[i, j // width])
             else:
-                index[i, j] = _nearest(rows[i, j], -zeros[i, j // width] * step, step, levels)
+                index[i, j] = nearest(rows[i, j], -zeros[i, j // width] * step, step, levels)
     return index

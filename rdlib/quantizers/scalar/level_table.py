@@ -28,7 +28,7 @@ class LevelTable(Quantizer):
     def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
         """Side information for weights of this histogram, and what writes the ``index`` of any of them."""
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         return code_of(values, *self.design(Histogram.of(W)))
 

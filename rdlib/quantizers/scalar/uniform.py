@@ -43,9 +43,9 @@ class _Uniform(LevelTable):
         """How many levels a group has."""
         return 1 << self.bits
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         if has_level_table(self):
-            return super().encode(W)
+            return super().quantize(W, H)
         values = as_float32(W)
         return code_of(values, *self._fitted(values, np.ones(values.shape[1])))
 

@@ -1,6 +1,7 @@
 """AWQ: the columns of strong inputs are made larger, so that their errors are smaller."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,16 +26,17 @@ class AWQ(Wrapper):
     Source: Lin et al. 2023, arXiv:2306.00978, equations 4 and 5.
     """
 
+    uses_H: ClassVar[bool] = True
+
     @property
     def method(self) -> str:
         return f"AWQ {self.inner.method}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         plain = np.ones(values.shape[1])
         if H is None or not values.size:
             return self._scaled(values, H, plain)
-        H = np.asarray(H, np.float64)
         power = np.maximum(np.diagonal(H), 1e-8 * max(np.diagonal(H).max(), np.finfo(float).tiny))
         weights, largest = (H / power.max()).astype(np.float32), np.abs(values).max() or 1
         best, least = self._scaled(values, H, plain), np.inf
@@ -52,7 +54,8 @@ class AWQ(Wrapper):
         scale = Stream.floats(s)
         s = scale.array.astype(np.float32)
         inner = self.inner.encode(W * s, None if H is None else H / np.outer(s, s).astype(np.float64))
-        return Code(W.shape, {"channel_scale": scale} | dict(inner.streams))
+        return self.wrapped(inner, channel_scale=scale)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        return self.inner.decode(code) / code["channel_scale"].astype(np.float32)
+        s = code["channel_scale"].astype(np.float32)
+        return self.inner.decode(self.unwrapped(code, "channel_scale")) / s

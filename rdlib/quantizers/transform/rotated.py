@@ -38,16 +38,16 @@ class Rotated(Wrapper):
     def method(self) -> str:
         return f"rotated {self.inner.method}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         largest = float(np.abs(values).max(initial=0)) or 1.0  # weights of any size, without overflow
         turned = largest * _turned(values / largest, self.seed, rotate)
         inner = self.inner.encode(turned.astype(np.float32), None if H is None else _seen(H, self.seed))
         seed = Stream.fixed(np.array([self.seed]), 1 << 32)
-        return Code(values.shape, {"seed": seed} | dict(inner.streams))
+        return self.wrapped(inner, seed=seed)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        turned = self.inner.decode(code).astype(np.float64)
+        turned = self.inner.decode(self.unwrapped(code, "seed")).astype(np.float64)
         return _turned(turned, int(code.number("seed")), rotate_back).astype(np.float32)
 
 
@@ -58,7 +58,7 @@ def _turned(W: np.ndarray, seed: int, turn: Callable) -> np.ndarray:
 
 def _seen(H: np.ndarray, seed: int) -> np.ndarray:
     """E[x xᵀ] of the rotated inputs: Vᵀ·H·V."""
-    return rotate(rotate(np.asarray(H, np.float64), 2 * seed + 1).T, 2 * seed + 1).T
+    return rotate(rotate(H, 2 * seed + 1).T, 2 * seed + 1).T
 
 
 def rotate(x: np.ndarray, seed: int) -> np.ndarray:

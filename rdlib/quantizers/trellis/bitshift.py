@@ -14,7 +14,7 @@ from scipy.stats import norm
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
-from rdlib.weights import as_float32, with_room
+from rdlib.weights import as_float32, unit_power, with_room
 
 LENGTH = 1024  # weights of a sequence: long enough that biting the tail costs little
 WINDOW = 128  # steps to either side of the seam that decide about its state
@@ -51,10 +51,9 @@ class BitshiftTrellis(Quantizer):
     def method(self) -> str:
         return f"bitshift trellis L={self.register}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
-        sigma = np.sqrt(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
-        unit = np.divide(values, sigma, out=np.zeros(values.shape), where=sigma > 0)
+        sigma, unit = unit_power(values)
         x = sequences(unit.astype(np.float32), -(-self.register // self.bits))
         code = gaussian_code(self.register) * np.float32(np.sqrt(1 - 1.1 * 0.25**self.bits))  # σ²_ŵ = σ² − D
         registers = tail_biting_paths(x[..., None], np.zeros(len(code)), code, self.bits, WINDOW)

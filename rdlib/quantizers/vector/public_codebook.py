@@ -43,7 +43,7 @@ class PublicCodebook(Quantizer):
             ValueError: there is none of that size.
         """
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = as_float32(W)
         runs = as_runs(values, self.dimension)
         book = self.codebook(1 << round(self.bits * self.dimension))

@@ -52,7 +52,7 @@ class _Codebooks(Quantizer):
     def _codebook_of(self, runs: tuple[int, int]) -> np.ndarray:
         """Which codebook each run is written with, integer (out, runs of a row)."""
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         runs, scale = _normalised(values, self.dimension)
         which = self._codebook_of(runs.shape[:2])
@@ -184,7 +184,7 @@ class ResidualQuantizer(Quantizer):
     def method(self) -> str:
         return f"residual VQ d={self.dimension} ×{self.stages}"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         runs, scale = _normalised(values, self.dimension)
         rest, entries = runs.reshape(-1, self.dimension), 1 << round(self.bits * self.dimension / self.stages)
