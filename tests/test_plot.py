@@ -29,15 +29,17 @@ def in_notebooks() -> set[str]:
     return found
 
 
-class Names(dict):
-    """The names of :mod:`rdlib.quantizers`; a variable is some number."""
-
-    def __init__(self, number: int):
-        super().__init__(vars(quantizers) | {"rq": quantizers})
-        self.number = number
-
-    def __missing__(self, name: str) -> int:
-        return self.number
+def value(node: ast.AST, number: int) -> object:
+    """What an argument of a quantizer is; a variable, or anything computed, is some number."""
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Call() if class_of(node) is not object:
+            named = {keyword.arg: value(keyword.value, number) for keyword in node.keywords}
+            return class_of(node)(*(value(a, number) for a in node.args), **named)
+        case ast.Name() | ast.Attribute():
+            return getattr(quantizers, getattr(node, "id", getattr(node, "attr", "")), number)
+    return number
 
 
 def constructed(source: str) -> set[str]:
@@ -47,7 +49,7 @@ def constructed(source: str) -> set[str]:
     for node, number in product(ast.walk(ast.parse("\n".join(lines))), (4, 2)):
         if isinstance(node, ast.Call) and issubclass(class_of(node), Quantizer):
             try:
-                methods.add(eval(compile(ast.Expression(node), "cell", "eval"), {}, Names(number)).method)
+                methods.add(value(node, number).method)
             except (AttributeError, TypeError, ValueError):  # the variable is no number, or another one
                 continue
     return methods
