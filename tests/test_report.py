@@ -226,3 +226,14 @@ def test_script_sorts_and_filters(demo):
         assert tab.evaluate("document.documentElement.scrollWidth") == 390
         window.close()
     assert faults == []
+
+
+def test_reference_lies_beside_the_pages():
+    """Its links lead to the pages of notebooks and of the reference, and the contents lead to the report."""
+    text = "[c](../index.ipynb) [n](../02_x.ipynb#a) [r](models.md) [w](https://example.org/x.md)"
+    shown = page.reference(f"# Title\n\n{text}\n", "quantizers")
+    links = re.findall(r'<a href="([^"]+)"', shown)
+    assert [link for link in links if not link.startswith("#")] == [
+        *("../index.html", "../02_x.html#a", "models.html", "https://example.org/x.md"),
+    ]
+    assert "<script" not in shown

@@ -212,6 +212,9 @@ def collect(
     table = pd.concat(frames or [pd.DataFrame(columns=["notebook"])], ignore_index=True)
     table = table[["notebook", *table.columns.drop("notebook")]]
     results = {"results.csv": table.to_csv(index=False).encode(), "results.parquet": table.to_parquet()}
+    for path in sorted((root / "notebooks" / "reference").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        results[f"reference/{path.stem}.html"] = page.reference(text, path.stem).encode()
     manifest = {
         "experiment": experiment,
         "commit": commit(root),

@@ -15,6 +15,9 @@ from nbformat import NotebookNode
 
 from rdlib.runs import notebook as notebooks
 
+# Links to notebooks and to pages of the reference, from one another.
+PAGES = re.compile(r"^((?:\.\./|reference/)?[\w.-]+)\.(?:ipynb|md)(#.*|$)")
+
 # nbconvert's page was made for a desk: leave out its margins on a phone, and what moves on paper.
 STYLE = """
 body { color: #111; }
@@ -36,7 +39,7 @@ math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: 0.3em 0; 
 
 
 def html(notebook: NotebookNode, title: str) -> str:
-    """The notebook as one page, with links to other notebooks turned into links to their pages.
+    """The notebook as one page, with links to other notebooks and to the reference turned into links to their pages.
 
     It holds no script: nbconvert's would all be fetched from a network.
     """
@@ -45,9 +48,15 @@ def html(notebook: NotebookNode, title: str) -> str:
     for script in soup("script"):
         script.decompose()
     soup.head.append(soup.new_tag("style", string=STYLE))
-    for link in soup("a", href=re.compile(r"^[\w.-]+\.ipynb(#|$)")):
-        link["href"] = link["href"].replace(".ipynb", ".html", 1)
+    for link in soup("a", href=PAGES):
+        link["href"] = PAGES.sub(r"\1.html\2", link["href"])
     return str(soup)
+
+
+def reference(text: str, title: str) -> str:
+    """A page of the reference, Markdown, as one page like those of the notebooks that it lies beside."""
+    cell = nbformat.v4.new_markdown_cell(text, id="reference")
+    return html(nbformat.v4.new_notebook(cells=[cell]), title)
 
 
 def described(notebook: NotebookNode) -> NotebookNode:

@@ -96,6 +96,7 @@ def render(build: Path) -> str:
         model=", ".join(filter(None, models)) or "no model",
         manifest=manifest,
         chapters=found,
+        reference=sorted(path.stem for path in (build / "reference").glob("*.html")),
         columns=columns,
         rows=rows,
     )
