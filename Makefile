@@ -7,18 +7,18 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare trust audit resolve lock test format lab refresh train census checkpoints clean
+.PHONY: help run compare trust vulnerabilities resolve lock test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-run: $(READY) ## Run the notebooks of EXPERIMENT (a folder of params/; default: demo) into build/EXPERIMENT
-	@$(BIN)/python -m rdlib.runs.experiment $(EXPERIMENT)
+run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/
+	@$(BIN)/rdlib run $(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
-	@$(BIN)/python -m rdlib.runs.compare $(A) $(B)
+	@$(BIN)/rdlib compare '$(A)' '$(B)'
 
 # One process a core, each on one thread; a file stays in one process, a notebook in one kernel.
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
@@ -39,7 +39,7 @@ trust: $(READY) ## Try for an hour to break what the tests say: ROUNDS=10; SEED=
 	    SEED=$$seed EXAMPLES=5000 MUTATIONS=2500 KILLS=50 $(BIN)/python -m pytest -q $(EVERY_CORE) \
 	        tests/test_properties.py tests/test_fuzz.py tests/test_faults.py || exit 1; done
 
-audit: $(READY) .venv-audit/.ready ## Check the pinned packages for known vulnerabilities (asks PyPI's advisory service)
+vulnerabilities: $(READY) .venv-audit/.ready ## Check the pinned packages for known vulnerabilities (asks PyPI's advisory service)
 	$(BIN)/python -m pip check
 	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
@@ -71,7 +71,7 @@ train: $(READY) ## Train the embedded model again: CORPUS=folder OUT=folder ARGS
 
 census: $(READY) ## Measure every tensor of MODEL into OUT (default: build/census; ARGS="--cluster tcp://...")
 	$(if $(MODEL),,$(error Say which model: make census MODEL=folder-or-hub-id OUT=folder))
-	$(BIN)/python -m rdlib.census $(MODEL) $(or $(OUT),build/census) $(ARGS)
+	$(BIN)/rdlib census '$(MODEL)' '$(or $(OUT),build/census)' $(ARGS)
 
 # Matrix products sum in one order on every x86 processor that has AVX2.
 checkpoints: export ATEN_CPU_CAPABILITY = avx2

@@ -12,7 +12,7 @@ from rdlib.runs.report import render
 
 experiment = sys.argv[1]
 build = Path("build") / experiment
-names = sorted(path.stem for path in Path("params", experiment).glob("*.yaml"))
+names = sorted(path.stem for path in Path("notebooks").glob("[0-9]*.ipynb"))  # an experiment runs them all
 manifest = json.loads((build / "manifest.json").read_text())
 hashes = dict(manifest["files"])
 for name in names:

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
 END = "<|endoftext|>"  # between the documents of a text
+LARGE = 1 << 24  # bytes; to hash fewer takes no time
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
@@ -62,6 +64,38 @@ def sha256(source: Path | bytes) -> str:
         return hashlib.sha256(source).hexdigest()
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(*files: Path) -> str:
+    """SHA-256 of the bytes of files, one after another; that of large files is read only once.
+
+    It is remembered in the user's cache folder (``$XDG_CACHE_HOME/rdlib`` or ``~/.cache/rdlib``) by the path, size and
+    time of every file.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    facts = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    if sum(size for _, size, _ in facts) < LARGE:
+        return _hash_of(files)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rdlib" / "hashes"
+    entry = cache / sha256(repr(facts).encode())
+    with suppress(OSError):
+        if re.fullmatch("[0-9a-f]{64}", known := entry.read_text()):
+            return known
+    found = _hash_of(files)
+    with suppress(OSError):  # a home that cannot be written only costs time
+        write_whole(entry, found)
+    return found
+
+
+def _hash_of(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def documents(text: str) -> list[str]:

@@ -8,17 +8,20 @@ grey.  The rate is total bits per weight.
 
 from collections.abc import Callable, Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from scipy.spatial import Voronoi, voronoi_plot_2d
 from scipy.stats import laplace, norm
 
+from rdlib.extras import extra
 from rdlib.histogram import Histogram
 from rdlib.theory.gaussian import gaussian_distortion, to_db
+
+with extra("notebooks", "rdlib.plot"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 # By family, after Okabe and Ito, whose colours the colour-blind can tell apart; the first words of a method's name
 # decide.  A lattice has one colour, whether it is cut to a ball or entropy-coded; no other two families share one.

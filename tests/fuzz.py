@@ -32,7 +32,8 @@ from rdlib.code.floats import Float
 from rdlib.code.header import CHECKSUM
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.gguf import GGUFContainer
-from rdlib.runs.parameters import Parameter, ParameterError, chosen
+from rdlib.runs.parameters import Parameter, chosen, read
+from rdlib.runs.values import ParameterError
 
 NUMBERS = [
     b"0",
@@ -328,7 +329,7 @@ def parameters(random: np.random.Generator, folder: Path) -> Iterator[Read]:
 def _read_parameters(folder: Path, data: bytes) -> None:
     file = folder / "01_x.yaml"
     file.write_bytes(data)
-    for name, value in chosen(file, PARAMETERS).items():
+    for name, value in chosen(read(file), {"01_x": PARAMETERS}, file).get("01_x", {}).items():
         assert name in PARAMETERS and value is not None
 
 

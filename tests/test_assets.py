@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rdlib.files import ASSETS, END
 from rdlib.models.checkpoint import open_checkpoint
 from rdlib.models.hub import EMBEDDED
-from rdlib.tools.train import held_out_loss
+from rdlib.tools.train import Recipe, held_out_loss, learning_rate
 
 RECORD = json.loads((ASSETS / "training.json").read_text())
 
@@ -78,3 +78,8 @@ def test_the_card_quotes_the_record():
     for value in RECORD["test"]["perplexity"].values():
         assert f"{value:.2f}" in card
     assert f"{RECORD['tokens_seen']:,}" in card and all(h in card for h in RECORD["data_sha256"].values())
+
+
+def test_no_warm_up_begins_at_the_peak():
+    rates = [learning_rate(step, 10, 10, Recipe(warmup=0)) for step in range(10)]
+    assert rates[0] == 1 and rates == sorted(rates, reverse=True)

@@ -20,7 +20,8 @@ from random_checkpoint import write_checkpoint
 from safetensors.numpy import save_file
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.census import __main__ as command_line
+import rdlib.census
+from rdlib.__main__ import main
 from rdlib.census import census, sampled, stored_tensors, tensors
 from rdlib.census.grouped import BLOCK_FORMATS, GRANULARITIES, rounded_to_float16
 from rdlib.census.rows import SCHEMA, tensor_rows
@@ -184,7 +185,8 @@ def test_full_disk_leaves_whole_parts(tmp_path, monkeypatch):
 
 TWO_THEN_WAIT = """
 import threading
-from rdlib.census import __main__ as command_line, run
+from rdlib.__main__ import main
+from rdlib.census import run
 from rdlib.census.rows import tensor_rows
 
 begun = []
@@ -197,7 +199,7 @@ def two_then_wait(*arguments):
     return tensor_rows(*arguments)
 
 run.tensor_rows = two_then_wait
-command_line.main()
+main()
 """
 
 
@@ -205,7 +207,7 @@ def test_interrupted_census_goes_on_and_ends_with_the_same_bytes(tmp_path):
     """The interrupt comes in the third tensor, however fast the machine is."""
     folder, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
     whole = census(folder, tmp_path / "whole", jobs=1).read_bytes()
-    command = [sys.executable, "-c", TWO_THEN_WAIT, str(folder), str(out), "--jobs", "1"]
+    command = [sys.executable, "-c", TWO_THEN_WAIT, "census", str(folder), str(out), "--jobs", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "waiting\n", process.stderr.read()
     process.send_signal(signal.SIGINT)
@@ -273,7 +275,7 @@ def test_cluster_gives_the_same_bytes_when_a_worker_dies(tmp_path):
     local = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     local |= {"local_directory": str(tmp_path / "dask"), "preload": [str(preload)]}
     with LocalCluster(host="127.0.0.1", **local) as cluster:
-        command = [sys.executable, "-m", "rdlib.census", str(folder), str(out), "--cluster"]
+        command = [sys.executable, "-m", "rdlib", "census", str(folder), str(out), "--cluster"]
         process = subprocess.Popen([*command, cluster.scheduler_address], stderr=subprocess.PIPE, text=True)
         while not (mark.exists() and mark.read_text().endswith("\n")):
             assert process.poll() is None, process.stderr.read()
@@ -287,15 +289,14 @@ def test_cluster_gives_the_same_bytes_when_a_worker_dies(tmp_path):
 
 def test_an_interrupt_inside_compiled_code_is_an_interrupt(monkeypatch):
     """Found by a test that was interrupted there: numba raises a SystemError of it."""
-    monkeypatch.setattr(sys, "argv", ["rdlib.census", "embedded", "out"])
 
     def interrupted(*_):
         raise SystemError("returned a result with an exception set") from cause
 
-    monkeypatch.setattr(command_line, "census", interrupted)
+    monkeypatch.setattr(rdlib.census, "census", interrupted)
     cause = KeyboardInterrupt()
     with pytest.raises(SystemExit, match="the next run goes on from there"):
-        command_line.main()
+        main(["census", "embedded", "out"])
     cause = None
     with pytest.raises(SystemError):
-        command_line.main()
+        main(["census", "embedded", "out"])

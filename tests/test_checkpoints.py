@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bitsandbytes_package import quantize_by_package
 from safetensors.numpy import load_file, save_file
 
 from rdlib.checkpoints import (
@@ -18,7 +19,6 @@ from rdlib.checkpoints import (
     refuse_other_model,
     unfold_awq,
 )
-from rdlib.checkpoints.package import quantize_by_package
 from rdlib.code.code import Code
 from rdlib.files import ASSETS
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint

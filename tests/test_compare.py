@@ -1,7 +1,6 @@
 """Two experiments side by side: what matches, what differs, and what is noise."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from pages import HOSTILE, build, loads
 
+from rdlib.__main__ import main
 from rdlib.runs import compare
 from rdlib.runs.compare import DIFFERS, NOISE, SAME
 
@@ -173,8 +173,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     build(Path("build/a"), points())
     build(Path("elsewhere/b"), points(rate=7.0))
-    monkeypatch.setattr(sys, "argv", ["compare", "a", "elsewhere/b"])
-    compare.main()
+    main(["compare", "a", "elsewhere/b"])
     told = capsys.readouterr().out
     assert (
         "rows of the same tensor" in told
@@ -182,6 +181,5 @@ def test_command(tmp_path, monkeypatch, capsys):
         and "rate: 2.01 and 7" in told
     )
     assert Path("build/compare-a-b.html").is_file()
-    monkeypatch.setattr(sys, "argv", ["compare", "a", "c"])
     with pytest.raises(SystemExit, match="no finished experiment 'c'"):
-        compare.main()
+        main(["compare", "a", "c"])

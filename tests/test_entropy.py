@@ -11,16 +11,21 @@ from rdlib.histogram import Histogram, entropy_of
 from rdlib.measure import average_gap, measure
 from rdlib.models.checkpoint import open_checkpoint
 from rdlib.quantizers import (
+    D4,
     EcsqCentroid,
     EcsqMidpoint,
     EcsqOptimal,
     EntropyCoded,
+    EntropyCodedTrellis,
+    FeedbackTrellis,
+    LatticeCoded,
     LeastSquares,
     LloydMax,
     PerChannel,
     RowClassified,
     Scaled,
     Uniform,
+    WaterSIC,
 )
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy_coded import entropy_coded_uniform_at
@@ -125,3 +130,28 @@ def test_the_average_gap_of_a_shifted_curve_is_the_shift():
     assert average_gap(reference, reference) == pytest.approx(0, abs=1e-12)
     assert average_gap(reference.assign(rate=reference.rate + 0.37), reference) == pytest.approx(0.37)
     assert np.isnan(average_gap(reference.assign(nmse=reference.nmse * 1e-6), reference))
+
+
+@pytest.mark.parametrize("quantizer", [LloydMax(4), *SCALAR[3:]], ids=lambda q: q.method)
+@pytest.mark.parametrize("mean", [1e3, 1e5])
+def test_a_mean_far_beyond_sigma_costs_no_precision(quantizer, mean):
+    """Found by a user: levels were float16 numbers from zero, and steps no finer than 2⁻¹⁵ of the largest weight."""
+    W = np.random.default_rng(0).standard_normal((128, 256)).astype(np.float32)
+    plain, shifted = measure(W, quantizer.at(4)), measure(np.float32(mean) + W, quantizer.at(4))
+    assert shifted.rate == pytest.approx(plain.rate, abs=0.02)
+    assert shifted.nmse == pytest.approx(plain.nmse, rel=0.05)
+
+
+OUTLIER = [*SCALAR[3:], LatticeCoded(4, D4), EntropyCodedTrellis(4, 8), WaterSIC(4), FeedbackTrellis(4, 8)]
+
+
+@pytest.mark.parametrize("quantizer", OUTLIER, ids=lambda q: q.method)
+@pytest.mark.parametrize("deviations", [50, 5000])
+def test_one_outlier_costs_a_few_bytes(quantizer, deviations):
+    """Found by a user: it cost a byte for every symbol between it and the other weights, 8.7 bits in all for 4."""
+    W = np.random.default_rng(0).standard_normal((128, 256)).astype(np.float32)
+    plain = measure(W, quantizer.at(4))
+    W[0, 0] = deviations
+    point = measure(W, quantizer.at(4))
+    assert point.rate <= plain.rate + 0.02
+    assert point.mse == pytest.approx(plain.mse, rel=0.05)

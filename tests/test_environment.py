@@ -1,8 +1,10 @@
 """One version for each package: environment.yml, pyproject.toml, constraints.txt and what is installed."""
 
+import ast
 import re
+import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,21 @@ USER_FIXED = {
     *("accelerate", "autoawq", "bitsandbytes", "matplotlib", "pandas"),
 }  # auto-gptq is the exception: environment.yml says where it lives
 UNPINNED = {"triton"}  # torch names the version that it was built with
+
+
+# The extra that a room, or one file of it, may import from besides the core; what is not here, from the core alone.
+EXTRA_OF = {
+    **dict.fromkeys(("network", "functional"), "models"),
+    **dict.fromkeys(("plot.py", "explorer", "runs", "__main__.py"), "notebooks"),
+    "census": "census",
+    "census/run.py": "cluster",
+    "models/hub.py": "models",
+    **dict.fromkeys(("checkpoints/llama_cpp.py", "models/gguf/grids.py"), "gguf"),
+    **dict.fromkeys(("models/gguf/model.py", "models/gguf/tokenizer.py"), "models"),
+}
+# pyproject.toml says who needs them.
+NOT_IMPORTED = {"accelerate", "ipykernel", "jupyterlab", "pyarrow"}
+MODULES = packages_distributions()
 
 
 def pins(lines: list[str]) -> dict[str, Version]:
@@ -38,8 +55,14 @@ ENVIRONMENT = pins(PIP)
 
 def requirements(*extras: str) -> list[Requirement]:
     """What pyproject.toml asks for, with these extras."""
-    lines = PROJECT["dependencies"] + [line for extra in extras for line in EXTRAS[extra]]
-    return [Requirement(line) for line in lines]
+    return [Requirement(line) for line in PROJECT["dependencies"]] + [r for e in extras for r in of_extra(e)]
+
+
+def of_extra(name: str) -> list[Requirement]:
+    """What an extra asks for, with the extras that it names."""
+    lines = [Requirement(line) for line in EXTRAS[name]]
+    below = [r for line in lines if line.name == "rdlib" for extra in line.extras for r in of_extra(extra)]
+    return [line for line in lines if line.name != "rdlib"] + below
 
 
 def needed(start: list[Requirement]) -> set[str]:
@@ -79,7 +102,9 @@ def test_environment_holds_the_producers():
     assert {canonicalize_name(r.name) for r in map(Requirement, EXTRAS["producers"])} <= set(ENVIRONMENT)
 
 
-@pytest.mark.parametrize("wanted", requirements(*EXTRAS), ids=lambda wanted: wanted.name)
+@pytest.mark.parametrize(
+    "wanted", sorted(set(requirements(*EXTRAS)), key=str), ids=lambda wanted: wanted.name
+)
 def test_pyproject_allows_the_pin(wanted):
     assert CONSTRAINTS[canonicalize_name(wanted.name)] in wanted.specifier
 
@@ -113,3 +138,43 @@ def test_producers_that_are_installed_are_pinned():
     except PackageNotFoundError:  # the usual case: `make` leaves them out
         names = set()
     assert names - set(CONSTRAINTS) - UNPINNED == set()
+
+
+# --- what is imported is declared, what is declared is imported -------------------------------------------
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a file imports, at any place, by the names that pip knows."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    foreign = names - {"rdlib", *sys.stdlib_module_names}
+    return {canonicalize_name(MODULES.get(name, [name])[0]) for name in foreign}
+
+
+LIBRARY = [path for path in sorted((ROOT / "rdlib").rglob("*.py")) if "tools" not in path.parts]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT / "rdlib").as_posix())
+def test_what_is_imported_is_declared(path):
+    place = path.relative_to(ROOT / "rdlib")
+    extra = EXTRA_OF.get(place.as_posix(), EXTRA_OF.get(place.parts[0]))
+    declared = {canonicalize_name(r.name) for r in requirements(*([extra] if extra else []))}
+    assert imported(path) <= declared, "declare it in pyproject.toml, in the core or in the extra of its room"
+
+
+def test_what_is_declared_is_imported():
+    declared = {
+        canonicalize_name(r.name) for r in requirements("models", "notebooks", "census", "cluster", "gguf")
+    }
+    assert declared - {name for path in LIBRARY for name in imported(path)} == NOT_IMPORTED
+
+
+def test_what_is_declared_for_tests_is_imported_or_run():
+    """Plugins of pytest, the linter and what builds a wheel are run and not imported."""
+    own = {canonicalize_name(Requirement(line).name) for line in EXTRAS["test"]} - {"rdlib"}
+    seen = {name for path in (ROOT / "tests").glob("*.py") for name in imported(path)}
+    assert own - seen == {"nbval", "pytest-xdist", "ruff", "setuptools"}

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rdlib.runs import experiment, notebook
-from rdlib.runs.experiment import Busy, alone, plan, run
+from rdlib.files import sha256
+from rdlib.runs import experiment, fingerprint, notebook
+from rdlib.runs.experiment import Busy, exclusive, plan, plan_model
 from rdlib.runs.notebook import NotebookFailed
-from rdlib.runs.parameters import ParameterError
+from rdlib.runs.values import ParameterError
 
 PARAMETERS = (
     "divisor: int = 1  # what to divide by\ntext: str = ''  # a file\nresults: str = ''  # folder of tables"
@@ -23,6 +24,7 @@ COUNT = "import pandas as pd\nimport sys\n\nprint(1 / divisor)\nprint('careful',
 TABLE = (
     "if results:\n    pd.DataFrame({'bits': [1, 2], 'mse': [4, 1.5]}).to_parquet(f'{results}/NAME.parquet')"
 )
+TWO = "02_two:\n  divisor: 2\n  text: story.txt\n"  # what the second notebook is given
 FIGURE = "import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()"
 
 
@@ -33,6 +35,10 @@ def make(root: Path, name: str, /, *sources: str, **metadata: str) -> None:
     cells[-1].metadata.update(metadata)
     cells.insert(0, new_markdown_cell("[next](02_two.ipynb)"))
     nbformat.write(new_notebook(cells=cells), root / "notebooks" / f"{name}.ipynb")
+
+
+def run(root: Path, name: str) -> Path:
+    return experiment.run(root, name, plan(root, name))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -49,17 +55,16 @@ def finished(tmp_path_factory) -> Path:
     """A project with an experiment of two notebooks that was run once."""
     root = tmp_path_factory.mktemp("project")
     (root / "notebooks").mkdir()
-    (root / "params" / "demo").mkdir(parents=True)
+    (root / "params").mkdir()
     make(root, "01_one", COUNT, TABLE, FIGURE, name="line")
     make(root, "02_two", COUNT, TABLE, FIGURE + "\nplt.plot([2, 1])\nplt.show()")
-    (root / "params/demo/01_one.yaml").write_text("")
-    (root / "params/demo/02_two.yaml").write_text("divisor: 2\ntext: story.txt\n")
+    (root / "params/demo.yaml").write_text(TWO)
     (root / "notebooks/story.txt").write_text("Once.")
     (root / "rdlib/assets").mkdir(parents=True)
     (root / "rdlib/it.py").write_text("x = 1\n")
     (root / "rdlib/assets/model.txt").write_text("weights")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "PACKAGE", root / "rdlib")
+        patch.setattr(fingerprint, "PACKAGE", root / "rdlib")
         run(root, "demo")
     return root
 
@@ -68,7 +73,7 @@ def finished(tmp_path_factory) -> Path:
 def project(finished, tmp_path, monkeypatch) -> Path:
     """A copy of it."""
     root = Path(shutil.copytree(finished, tmp_path / "project"))
-    monkeypatch.setattr(experiment, "PACKAGE", root / "rdlib")
+    monkeypatch.setattr(fingerprint, "PACKAGE", root / "rdlib")
     return root
 
 
@@ -98,11 +103,11 @@ def test_manifest(finished):
     manifest = json.loads((finished / "build/demo/manifest.json").read_text())
     two = manifest["notebooks"]["02_two"]
     assert two["parameters"] == {"divisor": 2, "text": "story.txt"}
-    assert two["inputs"] == {"story.txt": experiment.sha256(b"Once.")}
-    assert manifest["assets"] == {"assets/model.txt": experiment.sha256(b"weights")}
+    assert two["inputs"] == {"story.txt": sha256(b"Once.")}
+    assert manifest["assets"] == {"assets/model.txt": sha256(b"weights")}
     hashes = manifest["files"] | manifest["notebooks"]["01_one"]["files"] | two["files"]
     build = contents(finished / "build/demo")
-    assert hashes == {name: experiment.sha256(build[name]) for name in hashes}
+    assert hashes == {name: sha256(build[name]) for name in hashes}
     assert set(build) - set(hashes) == {
         "index.html",
         "manifest.json",
@@ -121,7 +126,7 @@ def test_nothing_tells_where_or_when(finished):
 
 
 def test_warnings_are_shown(project, capfd):
-    (project / "params/demo/02_two.yaml").write_text("divisor: 4\n")
+    (project / "params/demo.yaml").write_text("02_two: {divisor: 4}\n")
     run(project, "demo")
     assert "\n02_two: careful\n" in capfd.readouterr().err
 
@@ -147,7 +152,7 @@ def change_source(root: Path) -> None:
 
 
 def change_parameter(root: Path) -> None:
-    (root / "params/demo/02_two.yaml").write_text("divisor: 4\ntext: story.txt\n")
+    (root / "params/demo.yaml").write_text(TWO.replace("2\n", "4\n"))
 
 
 def change_named_file(root: Path) -> None:
@@ -204,7 +209,7 @@ def test_same_inputs_same_bytes(project):
 
 def test_what_is_no_longer_made_goes(project):
     make(project, "02_two", COUNT)
-    (project / "params/demo/01_one.yaml").unlink()
+    (project / "params/demo.yaml").write_text(f"notebooks: [02_two]\n{TWO}")
     run(project, "demo")
     names = {
         "02_two.html",
@@ -223,7 +228,7 @@ def test_what_is_no_longer_made_goes(project):
 
 def test_failure_keeps_what_was_whole(project):
     before = contents(project / "build/demo")
-    (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
+    (project / "params/demo.yaml").write_text("02_two: {divisor: 0}\n")
     with pytest.raises(NotebookFailed) as caught:
         run(project, "demo")
     where = "02_two.ipynb stopped in code cell 3 (`import pandas as pd`): ZeroDivisionError: division by zero"
@@ -232,14 +237,14 @@ def test_failure_keeps_what_was_whole(project):
     partial = after.pop("02_two.partial.ipynb")
     assert after == before
     assert b"ZeroDivisionError" in partial
-    (project / "params/demo/02_two.yaml").write_text("divisor: 2\ntext: story.txt\n")
+    (project / "params/demo.yaml").write_text(TWO)
     run(project, "demo")
     assert contents(project / "build/demo") == before
 
 
 def test_first_failure_shows_how_far_it_came(project):
     shutil.rmtree(project / "build")
-    (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
+    (project / "params/demo.yaml").write_text("02_two: {divisor: 0}\n")
     with pytest.raises(NotebookFailed):
         run(project, "demo")
     index = (project / "build/demo/index.html").read_text()
@@ -256,7 +261,7 @@ def test_dead_kernel_is_a_failure(project):
 
 def test_exit_status(project):
     def main(name: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "rdlib.runs.experiment", name]
+        command = [sys.executable, "-m", "rdlib", "run", name]
         return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600)
 
     shutil.rmtree(project / "rdlib")  # or Python would take it for the package
@@ -264,7 +269,7 @@ def test_exit_status(project):
     assert (done.returncode, unknown.returncode) == (0, 1)
     assert done.stdout.startswith("Look at build/demo/index.html: 2 notebooks") and "4 points" in done.stdout
     assert unknown.stderr == "There is no experiment 'demos'; params has: demo.\n"
-    (project / "params/demo/02_two.yaml").write_text("divisor: 0\n")
+    (project / "params/demo.yaml").write_text("02_two: {divisor: 0}\n")
     failed = main("demo")
     assert failed.returncode == 1 and "code cell 3" in failed.stderr.splitlines()[-1]
     shutil.rmtree(project / "build")
@@ -274,31 +279,35 @@ def test_exit_status(project):
 
 
 def test_two_runs_at_once(project):
-    with alone(project / "build/demo"), pytest.raises(Busy, match="build/demo"):
+    with exclusive(project / "build/demo"), pytest.raises(Busy, match="build/demo"):
         run(project, "demo")
 
 
 def test_a_kernel_holds_the_lock_of_its_run(project):
     """So that none that outlives its run can write into the folder of the next."""
     make(project, "03_three", "import os\n\nprint(os.fstat(divisor).st_ino)")
-    with alone(project / "build/demo") as lock:
+    with exclusive(project / "build/demo") as lock:
         executed = notebook.execute(project / "notebooks/03_three.ipynb", {"divisor": lock}, [lock])
     assert int(executed.cells[-1].outputs[0].text) == (project / "build/demo/state/lock").stat().st_ino
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "words"),
+    ("content", "words"),
     [
-        ("01_one.yaml", "divizor: 2", ["01_one.yaml", "'divizor'", "divisor, results, text"]),
-        ("01_one.yaml", "divisor: two", ["01_one.yaml", "divisor", "'two'", "no int"]),
-        ("01_one.yaml", "results: /tmp", ["01_one.yaml", "results"]),
-        ("03_three.yaml", "", ["03_three.yaml", "01_one.yaml, 02_two.yaml"]),
-        ("01_one.yml", "", ["01_one.yml", "01_one.yaml"]),
+        ("divizor: 2", ["demo.yaml", "'divizor'", "divisor, results, text"]),
+        ("divisor: two", ["demo.yaml", "divisor", "'two'", "no int"]),
+        ("02_two: {divisor: two}", ["demo.yaml", "divisor", "'two'", "no int"]),
+        ("02_two: {divizor: 2}", ["demo.yaml below 02_two", "'divizor'"]),
+        ("02_two: 3", ["demo.yaml", "02_two 3"]),
+        ("results: /tmp", ["demo.yaml", "results"]),
+        ("03_three: {divisor: 1}", ["demo.yaml", "'03_three'"]),
+        ("notebooks: [03_three]", ["demo.yaml", "03_three", "01_one, 02_two"]),
+        ("notebooks: []", ["demo.yaml", "01_one, 02_two"]),
     ],
 )
-def test_bad_input_is_refused_before_anything_runs(project, monkeypatch, file, content, words):
+def test_bad_input_is_refused_before_anything_runs(project, monkeypatch, content, words):
     monkeypatch.setattr(notebook, "execute", lambda *_: pytest.fail("ran"))
-    (project / "params/demo" / file).write_text(content)
+    (project / "params/demo.yaml").write_text(content)
     before = contents(project / "build")
     with pytest.raises(ParameterError) as caught:
         run(project, "demo")
@@ -312,10 +321,89 @@ def test_unknown_experiment(project, name):
         plan(project, name)
 
 
-def test_experiment_without_notebooks(project):
-    (project / "params/empty").mkdir()
-    with pytest.raises(ParameterError, match="params/empty names no notebook"):
-        plan(project, "empty")
+def test_no_notebooks(tmp_path):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/empty.yaml").write_text("")
+    with pytest.raises(ParameterError, match="holds no notebook; run this in the folder of the project"):
+        plan(tmp_path, "empty")
+
+
+def test_what_is_shared_is_said_once(project):
+    """A shared parameter goes to the notebooks that have it; what a notebook says itself comes first."""
+    extra = new_code_cell(
+        "layer: int = 1  # of it\ntext: str = ''  # a file", metadata={"tags": ["parameters"]}
+    )
+    nbformat.write(new_notebook(cells=[extra]), project / "notebooks/03_three.ipynb")
+    (project / "params/demo.yaml").write_text("layer: 8\ntext: a\n02_two: {text: b}\n03_three:\n")
+    chosen = {step.name: step.chosen for step in plan(project, "demo")}
+    assert chosen == {"01_one": {"text": "a"}, "02_two": {"text": "b"}, "03_three": {"layer": 8, "text": "a"}}
+
+
+# --- a model alone ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_model(project, monkeypatch) -> Path:
+    """A project whose second notebook reads a model; the working directory is in it."""
+    cell = new_code_cell("model: str = 'embedded'  # which", metadata={"tags": ["parameters"]})
+    nbformat.write(
+        new_notebook(cells=[cell, new_code_cell("print(model)")]), project / "notebooks/02_two.ipynb"
+    )
+    (project / "notebooks/01_one.ipynb").unlink()
+    monkeypatch.chdir(project)
+    return project
+
+
+def test_a_model_needs_no_yaml(with_model):
+    name, steps = plan_model(Path(), "embedded")
+    build = experiment.run(Path(), name, steps)
+    assert build == Path("build/embedded") and (build / "index.html").exists()
+
+
+def test_models_of_one_name_do_not_share_a_folder(with_model):
+    for owner in "ab":
+        (with_model / owner / "x").mkdir(parents=True)
+    models = ["c/x", "d/x", "a/x", "b/x"]  # two of the hub, two folders
+    names = [plan_model(Path(), model)[0] for model in models]
+    assert len(set(names)) == 4 and all("/" not in name and "x" in name for name in names), names
+    assert names[:2] == ["c--x", "d--x"]
+    assert plan_model(Path(), str(with_model / "a" / "x"))[0] == names[2], "the same folder by another path"
+    (step,) = plan_model(Path(), "a/x")[1]
+    assert (Path("notebooks") / step.chosen["model"]).samefile("a/x"), "as the notebook sees it"
+
+
+@pytest.mark.parametrize("model", ["", "demo", "../none", "a/b/c", "two words/x"])
+def test_what_is_no_model_is_refused(with_model, model):
+    with pytest.raises(ParameterError, match="There is no folder"):
+        plan_model(Path(), model)
+
+
+def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, capsys):
+    """The commit is part of what a result depends on, not only the id."""
+    asked, commits = [], iter(["1f", "1f", "2e"])
+
+    def find(model: str) -> Path:
+        asked.append(model)
+        return with_model / "snapshots" / next(commits)
+
+    monkeypatch.setattr(fingerprint, "find_model", find)
+    name, steps = plan_model(Path(), "owner/name")
+    for _ in range(3):
+        experiment.run(Path(), name, steps)
+    assert asked == ["owner/name"] * 3 and capsys.readouterr().err.count("up to date") == 1
+    manifest = json.loads((with_model / "build/owner--name/manifest.json").read_text())
+    assert manifest["notebooks"]["02_two"]["inputs"] == {"owner/name": "2e"}
+
+
+def test_a_model_that_cannot_be_had_is_no_error_yet(with_model, monkeypatch):
+    def refuse(model: str) -> Path:
+        raise ValueError(f"{model} is gated")
+
+    monkeypatch.setattr(fingerprint, "find_model", refuse)
+    found = fingerprint.inputs(
+        Path("notebooks"), {"02_two": {"checkpoints": ["a/b", "in-the-box"], "text": "a/c"}}
+    )
+    assert found == {"02_two": {"a/b": None}}
 
 
 # --- make refresh ----------------------------------------------------------------------------------------
@@ -324,6 +412,7 @@ def test_experiment_without_notebooks(project):
 def test_refresh(project, monkeypatch):
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["rdlib.runs.notebook", "01_one"])
+    monkeypatch.setattr(notebook, "DEFAULTS", project / "defaults.json")
     notebook.main()
     first = Path("notebooks/01_one.ipynb").read_bytes()
     refreshed = nbformat.reads(first, as_version=4)
@@ -331,5 +420,6 @@ def test_refresh(project, monkeypatch):
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
     assert code[1].outputs[0].text == "1.0\n"
     assert refreshed.metadata == {"kernelspec": notebook.KERNEL, "language_info": notebook.LANGUAGE}
+    assert json.loads((project / "defaults.json").read_text())["02_two"] == {"divisor": 1, "text": ""}
     notebook.main()
     assert Path("notebooks/01_one.ipynb").read_bytes() == first

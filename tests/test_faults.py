@@ -23,7 +23,7 @@ SERVER = """
 import os, resource, signal, sys, time
 from pathlib import Path
 import nbformat
-from rdlib.runs import experiment
+from rdlib.runs import experiment, fingerprint
 from rdlib.census import run as census
 
 class Moment:  # so many seconds from now, or when a file is there
@@ -47,8 +47,9 @@ def work(kind, *folders):
     if kind == "census":
         census.census(folders[0], folders[1], jobs=1)
     else:
-        experiment.PACKAGE = Path(folders[0]) / "rdlib"
-        experiment.run(Path(folders[0]), "demo")
+        fingerprint.PACKAGE = Path(folders[0]) / "rdlib"
+        root = Path(folders[0])
+        experiment.run(root, "demo", experiment.plan(root, "demo"))
 
 for line in sys.stdin:
     moment, whole_group, *arguments = line.rstrip().split("|")
@@ -148,12 +149,11 @@ def test_a_census_survives_kills(server, tmp_path, tally):
 
 def project(root: Path, *cells: str) -> Path:
     """An experiment of two small notebooks, the first with these cells."""
-    for folder in ("notebooks", "params/demo", "rdlib/assets"):
+    for folder in ("notebooks", "params", "rdlib/assets"):
         (root / folder).mkdir(parents=True)
     make(root, "01_one", COUNT, TABLE, *cells)
     make(root, "02_two", COUNT, TABLE, FIGURE, name="line")
-    for name in ("01_one", "02_two"):
-        (root / f"params/demo/{name}.yaml").write_text("")
+    (root / "params/demo.yaml").write_text("")
     return root
 
 
@@ -230,7 +230,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     """Root may write anywhere, so that a folder that cannot be is what stands for a read-only one."""
     (tmp_path / "out").write_text("")
     model = write_checkpoint(tmp_path / "model", **SMALL)
-    command = [sys.executable, "-m", "rdlib.census", str(model), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "rdlib", "census", str(model), str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 1 and "Traceback" not in run.stderr and "out" in run.stderr
 

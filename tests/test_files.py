@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rdlib.files import documents, sha256, whole, write_whole
+from rdlib import files
+from rdlib.files import content_hash, documents, sha256, whole, write_whole
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
 
@@ -64,6 +65,29 @@ def test_a_folder_that_is_not_empty_is_not_replaced(tmp_path):
 def test_a_file_has_the_hash_of_its_bytes(tmp_path):
     write_whole(tmp_path / "abc", "abc")
     assert sha256(tmp_path / "abc") == sha256(b"abc") == ABC
+
+
+def test_a_large_file_is_read_once(tmp_path, monkeypatch):
+    """As long as its path, size and time stay; also in another process, and where the cache cannot be written."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    read, hash_of = [], files._hash_of
+    monkeypatch.setattr(files, "_hash_of", lambda paths: read.append(paths) or hash_of(paths))
+    monkeypatch.setattr(files, "LARGE", 3)
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("ab")
+    two.write_text("c")
+    assert [content_hash(one, two) for _ in range(3)] == [ABC] * 3 and len(read) == 1
+    os.utime(two, (0, 0))
+    assert content_hash(one, two) == ABC and len(read) == 2
+    two.write_text("d")
+    assert content_hash(one, two) == sha256(b"abd") and len(read) == 3
+    for entry in (tmp_path / "cache").rglob("*"):
+        if entry.is_file():
+            entry.write_text("damaged")
+    assert content_hash(one, two) == sha256(b"abd") and len(read) == 4
+    assert [content_hash(one) for _ in range(2)] == [sha256(b"ab")] * 2 and len(read) == 6, "a small one"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(one / "not a folder"))
+    assert content_hash(one, two) == sha256(b"abd")
 
 
 def test_documents_are_divided_by_their_mark():

@@ -31,7 +31,8 @@ from rdlib.quantizers import (
     WaterSIC,
 )
 from rdlib.quantizers.base import Quantizer
-from rdlib.runs.parameters import ParameterError, chosen
+from rdlib.runs.parameters import read
+from rdlib.runs.values import ParameterError
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -112,17 +113,17 @@ def test_nesting_without_end_is_refused(tmp_path):
         Checkpoint(tmp_path)
     (tmp_path / "01_x.yaml").write_text("layer: " + DEEP[:10_000])
     with pytest.raises(ParameterError):
-        chosen(tmp_path / "01_x.yaml", {})
+        read(tmp_path / "01_x.yaml")
 
 
 def test_aliases_do_not_multiply(tmp_path):
-    """The 'billion laughs' of YAML are a list of lists, and no list is a parameter here."""
+    """The 'billion laughs' of YAML are a list of lists of aliases, and none is read."""
     lines = ["a: &a [x, x]"] + [
         f"{c}: &{c} [*{p}, *{p}, *{p}, *{p}]" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
     ]
     (tmp_path / "01_x.yaml").write_text("\n".join(lines))
-    with pytest.raises(ParameterError) as refused:
-        chosen(tmp_path / "01_x.yaml", {})
+    with pytest.raises(ParameterError, match="a is an alias") as refused:
+        read(tmp_path / "01_x.yaml")
     assert len(str(refused.value)) < 1000
 
 

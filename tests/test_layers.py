@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "rdlib"
 
 # In the order in which the subject is taught, from what knows nothing to what knows everything.
 BELOW: dict[str, set[str]] = {
+    "extras": set(),
     "files": set(),
     "weights": set(),
     "histogram": {"weights"},
@@ -20,19 +21,20 @@ BELOW: dict[str, set[str]] = {
     "code": set(),
     "quantizers": {"code", "histogram", "weights"},
     "measure": {"code", "histogram", "quantizers", "weights"},
-    "models": {"files", "weights"},
+    "models": {"extras", "files", "weights"},
     "statistics": {"histogram", "models", "weights"},
-    "plot": {"histogram", "theory"},
+    "plot": {"extras", "histogram", "theory"},
     "checkpoints": {"code", "files", "histogram", "models", "quantizers", "weights"},
-    "network": {"files", "models", "weights"},
-    "functional": {"checkpoints", "code", "measure", "models", "network", "quantizers", "weights"},
+    "network": {"extras", "files", "models", "weights"},
+    "functional": {"checkpoints", "code", "extras", "measure", "models", "network", "quantizers", "weights"},
     "allocation": {"files", "functional", "models", "network", "quantizers", "weights"},
     "census": {
-        *("code", "files", "histogram", "measure", "models", "plot"),
+        *("code", "extras", "files", "histogram", "measure", "models", "plot"),
         *("quantizers", "statistics", "theory", "weights"),
     },
-    "explorer": {"code", "histogram", "measure", "models", "plot", "quantizers", "theory"},
-    "runs": {"files"},
+    "explorer": {"code", "extras", "histogram", "measure", "models", "plot", "quantizers", "theory"},
+    "runs": {"files", "models"},
+    "__main__": {"census", "extras", "runs"},
     "tools": {"files"},
 }
 

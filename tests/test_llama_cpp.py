@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from gguf import GGMLQuantizationType, quants
 from sources import gaussian
 
+from rdlib.checkpoints import aligned, open_quantized
 from rdlib.checkpoints.llama_cpp import LlamaCpp, LlamaCppImportance
 from rdlib.measure import measure_code
+from rdlib.models import EMBEDDED, open_checkpoint
+from rdlib.network.network import load_network
+from rdlib.network.texts import load_tokenizer
 
 libgguf = pytest.importorskip("libgguf", reason="libgguf is of the extra 'gguf'")
 
@@ -54,3 +59,25 @@ def test_what_cannot_be_written_is_refused():
         LlamaCpp("Q4_K").encode(gaussian((2, 100)))
     with pytest.raises(ValueError, match="only with importance: use LlamaCppImportance"):
         LlamaCpp("IQ2_XXS").encode(gaussian((2, 256)))
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "IQ4_XS"])
+def test_a_file_of_the_model_in_the_box(tmp_path, kind):
+    """Written by llama.cpp's code, read by ours: it is aligned with its model, and runs and reads text as that does."""
+    from rdlib.tools.producers.llama_cpp import write
+
+    path, reference = tmp_path / "small.gguf", open_checkpoint("embedded")
+    write(EMBEDDED, path, kind)
+    quantized = open_quantized(path)
+    assert quantized.method == f"GGUF {kind}"
+    limit = {"Q4_K": 0.01, "Q6_K": 0.001, "IQ4_XS": 0.01}[kind]
+    for name, packed in aligned(quantized, reference):
+        W = reference.tensor(name).astype(np.float32)
+        assert ((packed.weight - W) ** 2).sum() < limit * (W**2).sum(), name
+    text = "Once upon a time, there were 12 little ducks."
+    assert load_tokenizer(path)(text)["input_ids"] == load_tokenizer("embedded")(text)["input_ids"]
+    ours, theirs = (load_network(c, device="cpu") for c in (open_checkpoint(path), reference))
+    tokens = torch.tensor([load_tokenizer(path)(text)["input_ids"]])
+    with torch.no_grad():
+        p, q = (network(tokens).logits.log_softmax(-1) for network in (theirs, ours))
+    assert (p.exp() * (p - q)).sum(-1).mean() < 20 * limit

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import papermill
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill.cli import papermill as papermill_command
 
+from rdlib.runs.check import DEFAULTS
 from rdlib.runs.experiment import plan
-from rdlib.runs.notebook import INJECTED, tidy
+from rdlib.runs.notebook import INJECTED, defaults, tidy
 from rdlib.runs.parameters import declared
 
 ROOT = Path(__file__).parents[1]
@@ -281,17 +281,39 @@ def test_contents_lists_all():
 
 
 def test_parameters(numbered):
-    """They parse, each line says what it means, and Papermill reads the same (for --help-notebook)."""
+    """Papermill reads what Python reads, which it does not of every line, and each says what it means."""
     parameters = declared(numbered)
     assert parameters["results"].kind == "str" and parameters["results"].default == ""
     assert [name for name, parameter in parameters.items() if not parameter.comment] == []
-    seen = papermill.inspect_notebook(str(numbered))
-    assert {name: (p["inferred_type_name"], p["help"]) for name, p in seen.items()} == {
-        name: (p.kind, p.comment) for name, p in parameters.items()
-    }
+    cells = nbformat.read(numbered, as_version=4).cells
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = {line.target.id: line for line in ast.parse(cell.source).body}
+    read = {name: (ast.unparse(x.annotation), ast.literal_eval(x.value)) for name, x in lines.items()}
+    assert {name: (p.kind, p.default) for name, p in parameters.items()} == read
 
 
-@pytest.mark.parametrize("experiment", sorted(path.name for path in (ROOT / "params").glob("*/")))
+def test_defaults_are_recorded():
+    """What the check cells compare with; `make refresh` writes it."""
+    assert DEFAULTS.read_text() == defaults(NUMBERED)
+
+
+def test_parameters_are_checked_before_anything_is_opened(numbered):
+    source = "\n".join(cell.source for cell in code_cells(nbformat.read(numbered, as_version=4)))
+    call = f'parameters = check_parameters("{numbered.stem}", globals())\n'
+    assert source.count("check_parameters(") == 1 and "open_checkpoint(" not in source.partition(call)[0]
+    assert call in source
+
+
+def test_claims_about_the_defaults_are_guarded(numbered):
+    """What is asserted of the embedded model only is asserted of the default parameters only."""
+    cells = code_cells(nbformat.read(numbered, as_version=4))
+    assert any("if parameters.are_default(" in cell.source for cell in cells)
+    for cell in cells:
+        asserted = [ast.unparse(n) for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Assert)]
+        assert [text for text in asserted if "embedded" in text or re.search(r"\bmodel\b", text)] == []
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "params").glob("*.yaml")))
 def test_experiment_fits_its_notebooks(experiment):
     assert plan(ROOT, experiment)
 

@@ -1,12 +1,16 @@
 """What a parameters cell may say, and what a YAML file may set."""
 
+import json
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from rdlib.runs.parameters import Parameter, ParameterError, chosen, declared
+from rdlib.runs.check import DEFAULTS, check_parameters
+from rdlib.runs.parameters import Parameter, chosen, declared, read
+from rdlib.runs.values import ParameterError, check_value
 
 CELL = """\
 model: str = "embedded"  # a folder, a hub id, or embedded
@@ -42,15 +46,13 @@ def test_no_parameters_cell(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "word"),
     [
-        ("layer = 2", "line 1"),
-        ("layer: int", "line 1"),
-        ("import os", "line 1"),
-        ("x: float | None = None", "float | None"),
-        ("d: dict = dict(k=1)", "default of d"),
+        ("layer = 2", "layer has the type None"),
+        ("d: set = set()", "d has the type set"),
+        ("d: dict = dict()", "default of d"),
         ("layer: int = 2.0", "no int"),
         ("layer: int = True", "no int"),
         ("bits: list[int] = [1, 'a']", r"no list\[int\]"),
-        ("layer: int = = 2", "invalid syntax"),
+        ("layer: int = 2 2", "default of layer"),
     ],
 )
 def test_bad_cell(tmp_path, cell, word):
@@ -71,18 +73,23 @@ def test_no_notebook(tmp_path, content):
         declared(path)
 
 
+def given(file: Path, parameters: dict[str, Parameter]) -> dict[str, object]:
+    """What a file gives to the one notebook that there is."""
+    return chosen(read(file), {"01_it": parameters}, file)["01_it"]
+
+
 def test_chosen(tmp_path, parameters):
-    file = tmp_path / "01_it.yaml"
+    file = tmp_path / "it.yaml"
     file.write_text("layer: 8\nclip: 4\nbits: [3]\nmodel: meta-llama/Llama-3.2-1B\n")
     values = {"layer": 8, "clip": 4, "bits": [3], "model": "meta-llama/Llama-3.2-1B"}
-    assert chosen(file, parameters) == values
+    assert given(file, parameters) == values
 
 
 @pytest.mark.parametrize("content", ["", "# nothing differs\n", "{}\n"])
 def test_empty_file_keeps_defaults(tmp_path, parameters, content):
-    file = tmp_path / "01_it.yaml"
+    file = tmp_path / "it.yaml"
     file.write_text(content)
-    assert chosen(file, parameters) == {}
+    assert given(file, parameters) == {}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +103,12 @@ def test_empty_file_keeps_defaults(tmp_path, parameters, content):
         ("rotate: 1", ["rotate", "1", "no bool"]),
         ("model: 3", ["model", "3", "no str"]),
         ("clip: 1e-2", ["clip", "'1e-2'", "no float", "write 1.0e-02"]),
+        ("model: 2024", ["model", "2024", "no str", "in quotes"]),
+        ("bits: '[2, 3]'", ["bits", "'[2, 3]'", "no list[int]", "-y 'bits: [2, 3]'"]),
+        ("bits: []", ["bits", "empty"]),
+        ("bits: [2, 3, 2]", ["bits", "2 twice"]),
+        ("bits: [9]", ["bits", "9", "1 … 8"]),
+        ("layer: -1", ["layer", "-1", "0 or more"]),
         ("clip: wide", ["clip", "'wide'", "no float"]),
         ("bits: 3", ["bits", "3", "no list[int]"]),
         ("bits: [3, x]", ["bits", "[3, 'x']", "no list[int]"]),
@@ -107,16 +120,69 @@ def test_empty_file_keeps_defaults(tmp_path, parameters, content):
     ],
 )
 def test_bad_file(tmp_path, parameters, content, words):
-    file = tmp_path / "01_it.yaml"
+    file = tmp_path / "it.yaml"
     file.write_text(content)
     with pytest.raises(ParameterError) as caught:
-        chosen(file, parameters)
+        given(file, parameters)
     message = str(caught.value)
-    assert all(word in message for word in ["01_it.yaml", *words]), message
+    assert all(word in message for word in ["it.yaml", *words]), message
     assert "\n" not in message and message.endswith(".")
 
 
 def test_hint_is_a_float(tmp_path, parameters):
-    file = tmp_path / "01_it.yaml"
+    file = tmp_path / "it.yaml"
     file.write_text("clip: 1.0e-02\n")
-    assert chosen(file, parameters) == {"clip": 0.01}
+    assert given(file, parameters) == {"clip": 0.01}
+
+
+# --- in a running notebook -------------------------------------------------------------------------------
+
+
+def kernel(notebook: str = "02_scalar_rd", **changed: object) -> dict[str, object]:
+    """The names of a notebook right after its parameters, some of which Papermill has set."""
+    defaults = json.loads(DEFAULTS.read_bytes())[notebook]
+    kinds = {name: list[int] if isinstance(value, list) else type(value) for name, value in defaults.items()}
+    return {"__annotations__": kinds, "results": "", "In": [], **defaults, **changed}
+
+
+def test_defaults_are_default(capsys):
+    parameters = check_parameters("02_scalar_rd", kernel(results="../build"))
+    assert parameters.are_default("a claim") and not parameters.changed and capsys.readouterr().out == ""
+
+
+def test_what_is_not_checked_is_said(capsys):
+    parameters = check_parameters("02_scalar_rd", kernel(bits=[2, 3, 4]))
+    assert not parameters.are_default("6.02 dB a bit") and parameters.changed == {"bits": [2, 3, 4]}
+    printed = capsys.readouterr().out
+    assert (
+        printed.count("\n") == 1 and "bits = [2, 3, 4]" in printed and printed.endswith(": 6.02 dB a bit.\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"group": "down_proj"}, "group: there is no group 'down_proj'; q, k, v, o, gate, up, down."),
+        ({"bits": "[2,3]"}, "bits is '[2,3]', which is no list[int] but text; Papermill takes a list as -y"),
+        ({"model": 2024}, "model is 2024, which is no str; Papermill takes text as -r model 2024"),
+        ({"bits": [2, 3.5]}, "bits is [2, 3.5], which is no list[int]."),
+        ({"layer": True}, "layer is True, which is no int."),
+        ({"layer": -1}, "layer is -1, but -1 is not allowed: give 0 or more."),
+    ],
+)
+def test_bad_parameters_are_refused_in_the_kernel(changed, message):
+    with pytest.raises(ParameterError, match=re.escape(message)) as caught:
+        check_parameters("02_scalar_rd", kernel(**changed))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [["q", "down"], []])
+def test_good_values(value):
+    check_value("groups", value, "list[str]")
+    check_value("bits", [1, 2.5, 8], "list[float]")
+
+
+@pytest.mark.parametrize("value", [["a"], [float("nan")], [True], [None]])
+def test_rates_are_numbers(value):
+    with pytest.raises(ParameterError, match="bits"):
+        check_value("bits", value, "list")

@@ -88,7 +88,7 @@ def test_commands_are_targets(command):
 
 def test_experiments_that_are_named_exist():
     named = set(re.findall(r"EXPERIMENT=([\w.-]+)", TEXT))
-    assert named and all((ROOT / "params" / name).is_dir() for name in named)
+    assert named and all((ROOT / "params" / f"{name}.yaml").is_file() for name in named)
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
     (home / ".cache/huggingface").mkdir(parents=True)
     (home / ".cache/huggingface/token").write_text(TOKEN)
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
-    (root / "params/mini").mkdir(parents=True)
-    (root / "params/mini/01_extraction.yaml").write_text("")
+    (root / "params").mkdir()
+    (root / "params/mini.yaml").write_text("notebooks: [01_extraction]\n")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHONPATH"))}
     extra = {
         "HOME": str(home),
@@ -107,7 +107,7 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
         "NUMBA_CACHE_DIR": str(home / "numba"),
     }
     run = subprocess.run(
-        [sys.executable, "-m", "rdlib.runs.experiment", "mini"],
+        [sys.executable, "-m", "rdlib", "run", "mini"],
         cwd=root, env=kept | extra, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -2,11 +2,12 @@
 
 import base64
 import io
+from pathlib import Path
 
-import jinja2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 
 from rdlib.measure import rate_at
@@ -14,25 +15,7 @@ from rdlib.models.names import GROUPS
 from rdlib.plot import GROUP_COLOURS, heat_map, method_style, use_style
 
 METHOD, BITS, TARGET = "Lloyd–Max tensor", 4, 20.0  # dB
-PAGE = jinja2.Environment(autoescape=True).from_string(
-    """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Census of {{ model }}</title>
-<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-img{max-width:100%}table{border-collapse:collapse}td,th{padding:.15rem .7rem;text-align:right}
-td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f4}</style></head>
-<body><h1>Census of {{ model }}</h1>
-<p>{{ tensors }} tensors, {{ weights }} weights. Every number is that of the whole tensor.</p>
-{% if errors %}<h2>Left out</h2>
-<ul>{% for name, why in errors %}<li>{{ name }}: {{ why }}</li>{% endfor %}</ul>{% endif %}
-{% for title, alt, data, text in pictures %}<h2>{{ title }}</h2><p>{{ text }}</p>
-<img alt="{{ alt }}" src="data:image/png;base64,{{ data }}">{% endfor %}
-{% if methods %}<h2>All methods at {{ bits }} bits</h2>
-<p>Means over the weight matrices, each matrix counted by its weights.</p>
-<table><tr><th>method</th><th>rate</th><th>SQNR (dB)</th><th>gap to the Gaussian R(D) (bits)</th></tr>
-{% for row in methods %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>{% endif %}
-</body></html>
-"""
-)
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 
 
 def html(frame: pd.DataFrame, model: str) -> str:
@@ -46,7 +29,7 @@ def html(frame: pd.DataFrame, model: str) -> str:
     errors = tensors.dropna(subset="error")[["name", "error"]].itertuples(index=False, name=None)
     matrices = frame[frame.group.isin(GROUPS) & frame.method.notna()]
     use_style()
-    return PAGE.render(
+    return TEMPLATES.get_template("census.html.j2").render(
         model=model,
         tensors=len(tensors),
         weights=f"{int(tensors.weights.sum()):,}",

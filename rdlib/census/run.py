@@ -11,6 +11,7 @@ from tqdm import tqdm
 from rdlib.census.page import html
 from rdlib.census.rows import SCHEMA, tensor_rows
 from rdlib.census.tensors import stored_tensors
+from rdlib.extras import extra
 from rdlib.files import sha256, write_whole
 from rdlib.models.checkpoint import open_checkpoint
 from rdlib.models.weight import Weight
@@ -65,6 +66,20 @@ def census(
     write_whole(file, frame.to_parquet(index=False))
     write_whole(Path(out) / "census.html", html(frame, str(model)))
     return file
+
+
+def backend(cluster: str | None) -> joblib.parallel_config:
+    """Where joblib sends the tensors: to the Dask cluster of this address, or to local processes.
+
+    Raises:
+        MissingExtra: Dask is not installed.
+    """
+    if not cluster:
+        return joblib.parallel_config("loky")
+    with extra("cluster", "A census on a cluster"):
+        from distributed import Client
+    Client(cluster)  # becomes the client of joblib's backend
+    return joblib.parallel_config("dask")
 
 
 def _named_rows(tensor: Weight, *settings: int) -> tuple[str, list[dict]]:

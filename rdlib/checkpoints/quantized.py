@@ -104,7 +104,7 @@ class QuantizedCheckpoint:
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         """What the code of a layer is if the file is not what it says, by what it would have to say instead."""
-        return self._layout.other_readings(name, code)
+        return {} if name in self.left_alone else self._layout.other_readings(name, code)
 
     def shape(self, name: str) -> tuple[int, int]:
         """(out, in) of a layer, from the headers of its tensors: nothing is unpacked.
@@ -153,7 +153,7 @@ class QuantizedCheckpoint:
         for name in self.layers:
             code, (layer, group) = self.packed(name).code, layer_and_group(name)
             stored = sum(self.stored_bits(name).values()) / code.weights
-            labels = {"layer": layer, "group": group, "name": name, "weights": code.weights}
+            labels = {"layer": layer, "group": group or "other", "name": name, "weights": code.weights}
             rows.append(labels | {"rate": code.rate, "stored": stored} | code.rates)
         frame = pd.DataFrame(rows).fillna(0.0)  # a layer without a stream pays nothing for it
         return frame[[c for c in frame if c not in TOTALS] + TOTALS]

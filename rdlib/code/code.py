@@ -20,6 +20,7 @@ from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.code.format import Format
 from rdlib.code.header import CHECKSUM, MAGIC, VERSION, Entry, prices, read_header, write_header
+from rdlib.code.table import Table
 
 PAYLOAD = (
     "index",
@@ -69,6 +70,11 @@ class Stream:
         """
         form = Float(dtype)
         return cls(form.round(np.asarray(values)), form)
+
+    @classmethod
+    def table(cls, steps: np.ndarray) -> "Stream":
+        """Models of an entropy coder, any shape: see :func:`frequency_table`."""
+        return cls(np.asarray(steps).astype(np.uint8), Table())
 
     @classmethod
     def coded(cls, symbols: np.ndarray, table: "Stream") -> "Stream":
@@ -224,7 +230,7 @@ def _refuse_endless(name: str, entry: Entry, shape: tuple[int, int]) -> None:
 
 
 def frequency_table(counts: np.ndarray) -> Stream:
-    """Model of a source for entropy coding, one byte a symbol: −16·log₂ of its frequency, rounded.
+    """Model of a source for entropy coding, one byte a symbol that occurs: −16·log₂ of its frequency, rounded.
 
     Rounding to a sixteenth of an octave costs about 10⁻⁴ bit a symbol, and at most ½·(ln 2/32)²/ln 2 = 3.4·10⁻⁴
     while no symbol that occurs is rarer than 2⁻¹⁶; 255 marks a symbol that does not occur.
@@ -235,15 +241,17 @@ def frequency_table(counts: np.ndarray) -> Stream:
     with np.errstate(divide="ignore"):
         octaves = -np.log2(counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1))
     steps = np.where(counts > 0, np.minimum(np.rint(16 * octaves), ABSENT - 1), ABSENT)
-    return Stream.fixed(steps.astype(np.uint8), 256)
+    return Stream.table(steps)
 
 
-def _completed(form: Format | type[Ans], streams: Mapping[str, Stream]) -> Format:
+def _completed(form: Format | type[Format], streams: Mapping[str, Stream]) -> Format:
     """The format of an entry, with the streams before it where it is read with some.
 
     Raises:
         ValueError: such a stream is missing, or is no table and no count of each of its rows.
     """
+    if form is Table:
+        return form()
     if form is not Ans:
         return form
     table = _needed(streams, "table", 1, 2)

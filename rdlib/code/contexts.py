@@ -20,7 +20,7 @@ def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count:
         count: of contexts.
 
     Returns:
-        the streams ``table`` (a byte a symbol and context), ``counts`` (32 bits a context) and ``index``.
+        the streams ``table`` (a byte a context and each of its symbols), ``counts`` (32 bits a context) and ``index``.
     """
     joint = np.bincount((size * contexts.astype(np.int64) + symbols).ravel(), minlength=size * count)
     joint = joint.reshape(count, size)

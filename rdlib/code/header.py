@@ -13,21 +13,23 @@ from rdlib.code.ans import Ans
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import FLOATS, Float
 from rdlib.code.format import Format
+from rdlib.code.table import Table
+from rdlib.code.varint import read_varint, varint
 
 MAGIC = b"RD"
 VERSION = b"2"  # of the layout
 CHECKSUM = 4  # bytes at the end of the file: a CRC-32 of all that is before it
 LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 
-# Both lists are part of the layout: add to their ends only.
+# All four lists are part of the layout: add to their ends only.
 NAMES = tuple(
     "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx "
     "sign shift super_scale super_minimum exponent mantissa outlier".split()
 )
+CODED = (Ans, Table)  # their length does not follow from their shape
 KNOWN = (*(Fixed(1 << bits) for bits in range(1, 9)), *(Float(dtype) for dtype in FLOATS))
-OTHER, CODED, FIRST = 0, 1, 2  # codes of formats: a Fixed of another size, Ans, the first that is known
-ROWS, ANY = 6, 7  # codes of shapes: (out, n), and one that is written out
+OTHER, ROWS, ANY = 0, 6, 7  # codes: of a Fixed of another size, of a shape (out, n), of a shape written out
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Entry:
     """A stream as the header lists it: all but its bytes.
 
     Args:
-        format: how the array is written; ``Ans`` itself while a file is read, until its table is.
+        format: how the array is written; of a file that is being read, it may be the mere class of it.
         shape: of the array.
         bits: price, a multiple of 8.
     """
 
-    format: Format | type[Ans]
+    format: Format | type[Format]
     shape: tuple[int, ...]
     bits: int
 
@@ -61,7 +63,7 @@ def prices(shape: tuple[int, int], entries: Mapping[str, Entry]) -> dict[str, in
 
 def write_header(shape: tuple[int, int], entries: Mapping[str, Entry]) -> bytes:
     """The bytes before those of the first stream."""
-    head = MAGIC + VERSION + _number(len(entries)) + _number(shape[0]) + _number(shape[1])
+    head = MAGIC + VERSION + varint(len(entries)) + varint(shape[0]) + varint(shape[1])
     for name, entry in entries.items():
         head += _name(name)
         form, of_format = _format(entry)
@@ -84,7 +86,7 @@ def read_header(data: bytes) -> tuple[tuple[int, int], dict[str, Entry], int]:
         name, layout = reader.name(), reader.byte()
         array = _shape_of(layout & 7, shape, reader)
         form = _format_of(layout >> 3, reader)
-        length = reader.number() if form is Ans else form.bits_for(math.prod(array)) // 8
+        length = reader.number() if isinstance(form, type) else form.bits_for(math.prod(array)) // 8
         if name in entries:
             raise ValueError(f"The stream {name!r} is there twice.")
         entries[name] = Entry(form, array, 8 * length)
@@ -97,30 +99,30 @@ def _name(name: str) -> bytes:
     if name in NAMES:
         return bytes([1 + NAMES.index(name)])
     text = name.encode()
-    return b"\0" + _number(len(text)) + text
+    return b"\0" + varint(len(text)) + text
 
 
 def _format(entry: Entry) -> tuple[int, bytes]:
     """Code of a format, and the number that it leaves open: of symbols, or of bytes."""
     form = entry.format
-    if form is Ans or isinstance(form, Ans):
-        return CODED, _number(entry.bits // 8)
+    kind = form if isinstance(form, type) else type(form)
+    if kind in CODED:
+        return 1 + CODED.index(kind), varint(entry.bits // 8)
     if form in KNOWN:
-        return FIRST + KNOWN.index(form), b""
-    return OTHER, _number(form.size)
+        return 1 + len(CODED) + KNOWN.index(form), b""
+    return OTHER, varint(form.size)
 
 
-def _format_of(code: int, reader: "_Reader") -> Format | type[Ans]:
-    if code == CODED:
-        return Ans
-    if code != OTHER and code - FIRST >= len(KNOWN):
+def _format_of(code: int, reader: "_Reader") -> Format | type[Format]:
+    known = (*CODED, *KNOWN)
+    if code == OTHER:
+        size = reader.number()
+        if not 0 < size <= 1 << 32:
+            raise ValueError(f"No stream has an alphabet of {size} symbols.")
+        return Fixed(size)
+    if code > len(known):
         raise ValueError(f"The format {code} is unknown.")
-    if code != OTHER:
-        return KNOWN[code - FIRST]
-    size = reader.number()
-    if not 0 < size <= 1 << 32:
-        raise ValueError(f"No stream has an alphabet of {size} symbols.")
-    return Fixed(size)
+    return known[code - 1]
 
 
 def _derived(out: int, columns: int) -> list[tuple[int, ...]]:
@@ -134,8 +136,8 @@ def _shape(array: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, bytes]:
     if array in derived:
         return derived.index(array), b""
     if len(array) == 2 and array[0] == shape[0]:
-        return ROWS, _number(array[1])
-    return ANY, b"".join(map(_number, (len(array), *array)))
+        return ROWS, varint(array[1])
+    return ANY, b"".join(map(varint, (len(array), *array)))
 
 
 def _shape_of(code: int, shape: tuple[int, int], reader: "_Reader") -> tuple[int, ...]:
@@ -144,15 +146,6 @@ def _shape_of(code: int, shape: tuple[int, int], reader: "_Reader") -> tuple[int
     if code == ANY:
         return tuple(reader.number() for _ in range(min(reader.number(), 32)))
     return _derived(*shape)[code]
-
-
-def _number(n: int) -> bytes:
-    """A varint."""
-    head = b""
-    while n > 127:
-        head += bytes([n & 127 | 128])
-        n >>= 7
-    return head + bytes([n])
 
 
 class _Reader:
@@ -169,15 +162,10 @@ class _Reader:
 
     def number(self) -> int:
         """A varint below ``LIMIT``."""
-        n = shift = 0
-        while True:
-            byte = self.byte()
-            n |= (byte & 127) << shift
-            shift += 7
-            if n >= LIMIT or shift > 49:
-                raise ValueError("A number of the header has no end.")
-            if byte < 128:
-                return n
+        n, self.place = read_varint(self.data, self.place)
+        if n >= LIMIT:
+            raise ValueError(f"The header speaks of {n} rows, symbols or bytes.")
+        return n
 
     def name(self) -> str:
         code = self.byte()

@@ -1,8 +1,11 @@
 """The explorer of notebook 00: one matrix, one quantizer, and every number and line that follows from them."""
 
-from rdlib.explorer.controls import CHOICES, with_clip, with_group
-from rdlib.explorer.picture import Picture, picture
-from rdlib.explorer.subject import Subject
-from rdlib.explorer.widget import Explorer
+from rdlib.extras import extra
+
+with extra("notebooks", "rdlib.explorer"):
+    from rdlib.explorer.controls import CHOICES, with_clip, with_group
+    from rdlib.explorer.picture import Picture, picture
+    from rdlib.explorer.subject import Subject
+    from rdlib.explorer.widget import Explorer
 
 __all__ = ["CHOICES", "Explorer", "Picture", "Subject", "picture", "with_clip", "with_group"]

@@ -1,6 +1,5 @@
 """Open a Llama checkpoint lazily: which weight matrices it has, and one of them at a time."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rdlib.files import content_hash
 from rdlib.models.classify import classify
 from rdlib.models.container import Container
 from rdlib.models.gguf import GGUFContainer
@@ -166,7 +166,8 @@ class Checkpoint:
 
     def _refuse_unrecognized(self, found: list[Weight]) -> None:
         """Raise where no matrix of a layer was recognized, or layers have others besides."""
-        matrices = [w for w in self.tensors.values() if len(w.shape) > 1 and w.group == "other"]
+        others = [w for w in self.tensors.values() if w.kind is not Kind.SCALE and w.group == "other"]
+        matrices = [w for w in others if len(w.shape) > 1]
         strange = [w.name for w in matrices if w.name.startswith("model.layers.")]
         if found and not strange and any(w.layer >= 0 for w in found):
             return
@@ -230,12 +231,7 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """Hash of all files that hold tensors, in the order of their names."""
-        digest = hashlib.sha256()
-        for file in sorted({w.file for w in self.container.tensors.values()}):
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return content_hash(*sorted({w.file for w in self.container.tensors.values()}))
 
     def _known(self, name: str | Weight) -> Weight:
         name = name.name if isinstance(name, Weight) else name
@@ -271,6 +267,12 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def examples(names: Iterable[str]) -> str:
-    """Three of some names, evenly spread: for a sentence."""
-    names = sorted(names)
-    return ", ".join(names[:: max(-(-len(names) // 3), 1)])
+    """Three of some names for a sentence, of different kinds: numbers of layers make no difference.
+
+    >>> examples(["a.0.q", "a.0.k", "a.1.k", "a.1.q"])
+    'a.0.k, a.0.q'
+    """
+    kinds: dict[str, str] = {}
+    for name in sorted(names):
+        kinds.setdefault(re.sub(r"\d+", "", name), name)
+    return ", ".join(list(kinds.values())[:3])

@@ -139,12 +139,9 @@ def _fp8(tensor: Weight, beside: dict[str, Weight], settings: Settings, scaled: 
 
 def _block(settings: Settings) -> tuple[int, ...]:
     """How long blocks are along the last two axes, where the settings say so."""
-    block = settings.get("weight_block_size", ())
-    return (
-        tuple(block)
-        if isinstance(block, list | tuple) and all(type(n) is int and n > 0 for n in block)
-        else ()
-    )
+    block = settings.get("weight_block_size")
+    whole = isinstance(block, list) and len(block) == 2 and all(type(n) is int and n > 0 for n in block)
+    return tuple(block) if whole else ()
 
 
 def _code(tensor: Weight, why: str, settings: Settings) -> Weight:

@@ -5,6 +5,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from rdlib.extras import extra
 from rdlib.files import ASSETS
 
 EMBEDDED = ASSETS / "model"
@@ -63,13 +64,14 @@ def _installed(package: str, file: str) -> Path:
 
 
 def _download(model: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    with extra("models", f"{model} is a model of the hub, and the hub"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HTTPError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
 
     version = {"revision": revision} if revision else {}
     try:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-VALUES = ("sliding_window",)  # where null is a value: no window, not the default of the architecture
+# Where null is a value and not the default of the architecture: no window, no such token.
+VALUES = ("sliding_window", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def read_object(path: Path, folder: str) -> dict:

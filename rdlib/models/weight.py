@@ -155,7 +155,7 @@ class Scaled(Weight):
     which may be shorter.
 
     Args:
-        scale: s; (), (1,), (out,), or as many axes as the weight.
+        scale: s; (), (1,), (out,), (in,), or as many axes as the weight.
         block: how long the blocks are along the last axes, where the settings say so.
     """
 
@@ -185,9 +185,9 @@ class Scaled(Weight):
         if scale.size == 1:
             return scale.reshape(())
         if (
-            scale.ndim == 1 and len(shape) == 2
-        ):  # of the outputs; of the inputs only where it can be nothing else
-            scale = scale[None] if len(scale) == shape[1] != shape[0] else scale[:, None]
+            scale.ndim == 1 and len(shape) == 2 and len(scale) in shape
+        ):  # of the outputs, or else of the inputs
+            scale = scale[:, None] if len(scale) == shape[0] else scale[None]
         if scale.ndim != len(shape):
             raise ValueError(self._misfit)
         blocks = (0,) * (len(shape) - len(self.block)) + self.block

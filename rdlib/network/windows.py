@@ -8,7 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from rdlib.files import sha256
-from rdlib.network.texts import load_text
+from rdlib.network.texts import tokens_of
 
 BATCH = 2048  # tokens of one forward pass: enough to keep the processor busy, few enough to fit
 
@@ -74,10 +74,9 @@ def read_tokens(text: str | Path, tokenizer: PreTrainedTokenizerBase) -> np.ndar
     A Llama tokenizer puts its begin-of-text token before every document.
 
     Raises:
-        ValueError: there is no such text (see :func:`rdlib.network.texts.load_text`).
+        ValueError: there is no such text, or the tokenizer does not know most of it.
     """
-    streams = [tokenizer(document, verbose=False)["input_ids"] for document in load_text(text)]
-    return np.concatenate([np.asarray(stream, np.int64) for stream in streams])
+    return np.concatenate([np.asarray(stream, np.int64) for stream in tokens_of(text, tokenizer)])
 
 
 def cut_windows(

@@ -124,7 +124,7 @@ class RowClassified(Wrapper):
         contexts = np.broadcast_to(code["row_class"][:, None], code.shape)
         index = Stream(unsorted(code["index"], contexts), Fixed(code["table"].shape[1]))
         inner = self.unwrapped(code, "row_class", "table", "counts", "index")
-        table = Stream.fixed(code["table"].min(axis=0), 256)  # of what occurs in any class
+        table = Stream.table(code["table"].min(axis=0))  # of what occurs in any class
         return self.inner.decode(self.wrapped(inner, index=index, table=table))
 
 

@@ -1,1 +1,5 @@
-"""Experiments: notebooks run with their parameters, their pages, the report, the comparison of two runs."""
+"""Notebooks as experiments: parameters, runs without a screen, pages and comparisons."""
+
+from rdlib.runs.check import check_parameters
+
+__all__ = ["check_parameters"]

@@ -1,14 +1,10 @@
 """Two experiments side by side: which numbers differ, and by more than chance.
 
-    python -m rdlib.runs.compare demo llama-3.2-1b
-
 Two runs on the same tensors are compared row by row.  On different models no tensor has a counterpart; then
 means over tensors are compared, for every method at every nominal rate.
 """
 
-import argparse
 import json
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -302,21 +298,3 @@ def lines(comparison: Comparison) -> list[str]:
         *(f"{v.notebook}, {v.row}, {v.quantity}: {v.a:.5g} and {v.b:.5g}" for v in worst),
         f"Manifests differ in {len(comparison.origins)} items.",
     ]
-
-
-def main() -> None:
-    """Put two experiments side by side, as a page and in a few lines."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("a", help="a folder below build/, or any folder of an experiment")
-    parser.add_argument("b", help="the other one")
-    options = parser.parse_args()
-    try:
-        path, comparison = write(options.a, options.b, Path("build"))
-    except FileNotFoundError as missing:
-        sys.exit(str(missing))
-    print("\n".join(lines(comparison)))
-    print(f"Look at {path}.")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,16 @@
 """Run the notebooks of an experiment and collect what they find.
 
-    python -m rdlib.runs.experiment demo
-
-An experiment is a folder ``params/<experiment>`` with one YAML file for each notebook to run, named like the
-notebook and holding only the parameters that differ from its defaults (an empty file: none).  The results go
-to ``build/<experiment>``: executed notebooks and their HTML, ``figures``, ``tables``, all points in
-``results.csv`` and ``results.parquet``, ``manifest.json``, and ``index.html``, a page that shows all of them.
-The same inputs give the same bytes.  What is up to date is not run again, and every file appears whole or not
-at all.
+An experiment is a file ``params/<experiment>.yaml``, which holds only the parameters that differ from the notebooks'
+defaults (see :mod:`rdlib.runs.parameters`), or just a model.  The results go to ``build/<experiment>``: executed
+notebooks and their HTML, ``figures``, ``tables``, all points in ``results.csv`` and ``results.parquet``,
+``manifest.json``, and ``index.html``, a page that shows all of them.  The same inputs give the same bytes.  What is up
+to date is not run again, and every file appears whole or not at all.
 """
 
-import argparse
 import fcntl
 import json
 import os
-import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,20 +18,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import distributions
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from rdlib.files import sha256, write_whole
+from rdlib.runs import fingerprint as prints
 from rdlib.runs import notebook, page, report
-from rdlib.runs.parameters import ParameterError, chosen, declared
+from rdlib.runs.check import RESULTS
+from rdlib.runs.fingerprint import as_json
+from rdlib.runs.parameters import chosen, declared, read
+from rdlib.runs.values import ParameterError
 
-PACKAGE = Path(__file__).resolve().parents[1]
 PATIENCE = 3.0  # seconds; longer than a kernel outlives the run that started it
-RESULTS = "results"  # the parameter that tells a notebook in which folder to leave its tables
 
 
 class Busy(RuntimeError):
@@ -69,157 +64,124 @@ def plan(root: Path, experiment: str) -> list[Step]:
     """The steps of an experiment in the order of their numbers, every parameter checked.
 
     Raises:
-        ParameterError: there is no such experiment or notebook, or a file does not fit its notebook.
+        ParameterError: there is no such experiment, or its file does not fit the notebooks.
     """
-    known = sorted(path.name for path in (root / "params").glob("*") if path.is_dir())
+    known = sorted(path.stem for path in (root / "params").glob("*.yaml"))
     if experiment not in known:
         raise ParameterError(
             f"There is no experiment {experiment!r}; params has: {', '.join(known) or 'none'}."
         )
-    notebooks = {path.stem: path for path in sorted((root / "notebooks").glob("[0-9]*.ipynb"))}
-    steps = []
-    for file in sorted((root / "params" / experiment).glob("*.y*ml")):
-        if file.suffix != ".yaml" or file.stem not in notebooks:
-            allowed = ", ".join(f"{name}.yaml" for name in notebooks) or "none"
-            raise ParameterError(f"{file} belongs to no notebook; allowed are: {allowed}.")
-        parameters = declared(notebooks[file.stem])
-        values = chosen(file, parameters)
-        if RESULTS in values:
-            raise ParameterError(f"{file} sets {RESULTS}, which the run itself sets; leave it out.")
-        defaults = {name: parameter.default for name, parameter in parameters.items() if name != RESULTS}
-        steps.append(Step(notebooks[file.stem], defaults, values, RESULTS in parameters))
-    if not steps:
+    file = root / "params" / f"{experiment}.yaml"
+    return _steps(root, read(file), file)
+
+
+def plan_model(root: Path, model: str) -> tuple[str, list[Step]]:
+    """All notebooks on one model, everything else at its default, and the name of their experiment.
+
+    The name of a hub model is its id with ``--`` for the slash, as in the hub's cache (ids hold no ``--``); that of a
+    folder is its own, followed by a hash of where it is.
+
+    Args:
+        root: with the folder ``notebooks``, from which the notebooks see the model.
+        model: ``embedded``, a folder as seen from here, or a hub id.
+    """
+    folder = Path(model).expanduser()
+    if model == "embedded" or not (model and folder.is_dir()):
+        name = model.replace("/", "--")
+        if not re.fullmatch(r"embedded|\w[\w.-]*/[\w.-]+(@[\w./-]+)?", model):
+            raise ParameterError(
+                f"There is no folder {model!r}, and it is not a hub id of the form owner/name."
+            )
+    else:
+        name = f"{folder.resolve().name}-{sha256(str(folder.resolve()).encode())[:8]}"
+        model = str(folder) if folder.is_absolute() else os.path.relpath(folder, root / "notebooks")
+    return name, _steps(root, {"model": model}, "MODEL")
+
+
+def _steps(root: Path, values: dict[str, object], source: str | Path) -> list[Step]:
+    """The notebooks that these values run, each with its share of them."""
+    paths = {path.stem: path for path in sorted((root / "notebooks").glob("[0-9]*.ipynb"))}
+    if not paths:
         raise ParameterError(
-            f"params/{experiment} names no notebook; give it a NN_name.yaml (which may be empty)."
+            f"{root / 'notebooks'} holds no notebook; run this in the folder of the project."
         )
-    return steps
-
-
-# --- what a result depends on ----------------------------------------------------------------------------
-
-
-def fingerprint(step: Step) -> str:
-    """SHA-256 of everything that a notebook's results depend on: when it stays, so do they."""
-    cells = nbformat.read(step.notebook, as_version=4).cells
-    written = [{key: cell.metadata.get(key) for key in notebook.KEPT} for cell in cells]
-    source = [[cell.cell_type, cell.source, kept] for cell, kept in zip(cells, written, strict=True)]
-    return sha256(as_json([source, step.parameters, inputs(step), digest(PACKAGE), python(), packages()]))
-
-
-def inputs(step: Step) -> dict[str, str]:
-    """The digest of every file or folder that a parameter names, seen from the notebook's folder."""
-    values = [
-        v for value in step.parameters.values() for v in (value if isinstance(value, list) else [value])
-    ]
-    names = [value for value in values if isinstance(value, str) and value]
-    paths = {name: step.notebook.parent / name for name in names}
-    return {name: digest(path) for name, path in paths.items() if os.path.exists(path)}
-
-
-@cache  # for one run, see `run`: a model of several GB is read once
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and digests of all files in a folder."""
-    if path.is_dir():
-        return sha256(as_json({file.relative_to(path).as_posix(): digest(file) for file in files(path)}))
-    return sha256(path)
-
-
-def files(folder: Path) -> list[Path]:
-    """All files below a folder, but for hidden ones and Python's own caches."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    known = {name: declared(path) for name, path in paths.items()}
     return [
-        p
-        for p in found
-        if not any(part[0] == "." or part == "__pycache__" for part in p.relative_to(folder).parts)
+        Step(
+            paths[name],
+            {key: parameter.default for key, parameter in known[name].items() if key != RESULTS},
+            given,
+            RESULTS in known[name],
+        )
+        for name, given in chosen(values, known, source).items()
     ]
-
-
-def as_json(value: object) -> bytes:
-    """JSON with one spelling for one value."""
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def python() -> str:
-    """Which Python this is."""
-    return f"{platform.python_implementation()} {platform.python_version()}"
-
-
-def packages() -> dict[str, str]:
-    """The version of every installed package."""
-    return {package.name.lower(): package.version for package in distributions()}
-
-
-def commit(root: Path) -> str | None:
-    """The commit that is checked out, ``-dirty`` where files differ from it; None outside git."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 # --- running ---------------------------------------------------------------------------------------------
 
 
-def run(root: Path, experiment: str) -> Path:
+def run(root: Path, experiment: str, steps: list[Step]) -> Path:
     """Bring all notebooks of an experiment up to date, then its table of results, its manifest and its page.
+
+    Args:
+        root: of the project; results go to a folder below its ``build``.
+        experiment: the name of that folder.
+        steps: see :func:`plan` and :func:`plan_model`.
 
     Returns:
         The folder that holds them.
 
     Raises:
-        ParameterError: see :func:`plan`; nothing was run.
         NotebookFailed: the notebooks before it are done; its own earlier results and the earlier table,
             manifest and page are untouched.
         Busy: another run has not finished.
     """
-    steps = plan(root, experiment)
     build = root / "build" / experiment
-    digest.cache_clear()
-    with alone(build) as lock:
+    inputs = prints.inputs(root / "notebooks", {step.name: step.parameters for step in steps})
+    with exclusive(build) as lock:
         before = {path.stem: read_state(path) for path in (build / "state").glob("*.json")}
         try:
-            after = {step.name: run_step(step, build, before.get(step.name, {}), lock) for step in steps}
+            after = {s.name: run_step(s, build, before.get(s.name, {}), inputs[s.name], lock) for s in steps}
         except notebook.NotebookFailed:
             if not (build / "manifest.json").exists():  # there is no earlier page: show how far it came
                 report.write(build)
             raise
-        collect(root, experiment, steps, after)
-        forget(build, before, after)
+        collect(root, experiment, steps, after, inputs)
+        remove_stale(build, before, after)
         report.write(build)  # not in the manifest, which it shows
     return build
 
 
-def run_step(step: Step, build: Path, state: dict, lock: int) -> dict:
+def run_step(step: Step, build: Path, state: dict, inputs: dict[str, str | None], lock: int) -> dict:
     """Run one notebook unless its ``state`` is up to date; put its outputs in place; return its new state."""
     partial = build / f"{step.name}.partial.ipynb"
     partial.unlink(missing_ok=True)
-    mark = fingerprint(step)
-    if state.get("fingerprint") == mark and whole(build, state["files"]):
+    fingerprint = prints.fingerprint(step.notebook, step.parameters, inputs)
+    if state.get("fingerprint") == fingerprint and is_intact(build, state["files"]):
         print(f"{step.name} is up to date.", file=sys.stderr)
         return state
     try:
-        outputs, model = execute(step, build / "desk", lock)
+        outputs, model = execute(step, build / "staging", lock)
     except notebook.NotebookFailed as failure:
         write_whole(partial, notebook.text(failure.partial))
         raise notebook.NotebookFailed(f"{failure} (kept: {partial})", failure.partial) from None
     for name, data in outputs.items():
         write_whole(build / name, data)
     hashes = {name: sha256(data) for name, data in outputs.items()}
-    state = {"fingerprint": mark, "files": hashes, "model": model}
+    state = {"fingerprint": fingerprint, "files": hashes, "model": model}
     write_whole(build / "state" / f"{step.name}.json", as_json(state))  # last: all the rest is in place
     return state
 
 
-def execute(step: Step, desk: Path, lock: int) -> tuple[dict[str, bytes], dict | None]:
-    """Run one notebook, which leaves its tables on the desk, and whose kernel keeps the lock open.
+def execute(step: Step, staging: Path, lock: int) -> tuple[dict[str, bytes], dict | None]:
+    """Run one notebook, which leaves its tables in a folder for them, and whose kernel keeps the lock open.
 
     Returns:
         Its outputs by file name, and what it says in ``model.json`` about the model that it measured.
     """
-    shutil.rmtree(desk, ignore_errors=True)
-    desk.mkdir()
-    results = {RESULTS: os.path.relpath(desk, step.notebook.parent)} if step.writes_results else {}
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    results = {RESULTS: os.path.relpath(staging, step.notebook.parent)} if step.writes_results else {}
     try:
         executed = notebook.execute(step.notebook, step.chosen | results, [lock])
         pictures = notebook.figures(executed)
@@ -227,20 +189,22 @@ def execute(step: Step, desk: Path, lock: int) -> tuple[dict[str, bytes], dict |
             f"{step.name}.ipynb": notebook.text(executed).encode(),
             f"{step.name}.html": page.html(executed, step.name).encode(),
             **{f"figures/{step.name}-{name}.png": picture for name, picture in pictures.items()},
-            **{f"tables/{path.name}": path.read_bytes() for path in sorted(desk.glob(f"{step.name}*"))},
+            **{f"tables/{path.name}": path.read_bytes() for path in sorted(staging.glob(f"{step.name}*"))},
         }
-        model = desk / "model.json"
+        model = staging / "model.json"
         return outputs, json.loads(model.read_bytes()) if model.exists() else None
     finally:
-        shutil.rmtree(desk)
+        shutil.rmtree(staging)
 
 
-def whole(build: Path, hashes: dict[str, str]) -> bool:
+def is_intact(build: Path, hashes: dict[str, str]) -> bool:
     """Whether all these files are there, with the content that they were written with."""
-    return all((build / name).is_file() and digest(build / name) == sha for name, sha in hashes.items())
+    return all((build / name).is_file() and sha256(build / name) == sha for name, sha in hashes.items())
 
 
-def collect(root: Path, experiment: str, steps: list[Step], states: dict[str, dict]) -> None:
+def collect(
+    root: Path, experiment: str, steps: list[Step], states: dict[str, dict], inputs: dict[str, dict]
+) -> None:
     """Write the table of all points, each with its notebook, and the manifest of the whole run."""
     build = root / "build" / experiment
     tables = {name: build / "tables" / f"{name}.parquet" for name in states}
@@ -251,13 +215,13 @@ def collect(root: Path, experiment: str, steps: list[Step], states: dict[str, di
     manifest = {
         "experiment": experiment,
         "commit": commit(root),
-        "python": python(),
-        "packages": packages(),
-        "assets": {p.relative_to(PACKAGE).as_posix(): digest(p) for p in files(PACKAGE / "assets")},
+        "python": prints.python(),
+        "packages": prints.packages(),
+        "assets": prints.assets(),
         "notebooks": {
             step.name: {
                 "parameters": step.parameters,
-                "inputs": inputs(step),
+                "inputs": inputs[step.name],
                 "model": states[step.name]["model"],
                 "files": states[step.name]["files"],
             }
@@ -269,13 +233,22 @@ def collect(root: Path, experiment: str, steps: list[Step], states: dict[str, di
         write_whole(build / name, data)
 
 
-def forget(build: Path, before: dict[str, dict], after: dict[str, dict]) -> None:
+def remove_stale(build: Path, before: dict[str, dict], after: dict[str, dict]) -> None:
     """Remove what earlier runs made and this experiment no longer makes."""
     kept = {name for state in after.values() for name in state["files"]}
     made = {name for state in before.values() for name in state.get("files", {})}
     made |= {f"state/{name}.json" for name in before.keys() - after.keys()}
     for name in made - kept:
         (build / name).unlink(missing_ok=True)
+
+
+def commit(root: Path) -> str | None:
+    """The commit that is checked out, ``-dirty`` where files differ from it; None outside git."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def read_state(path: Path) -> dict:
@@ -288,7 +261,7 @@ def read_state(path: Path) -> dict:
 
 
 @contextmanager
-def alone(build: Path) -> Iterator[int]:
+def exclusive(build: Path) -> Iterator[int]:
     """Keep any other run out of the folder for as long as this one, or a kernel of it, is in it.
 
     Yields:
@@ -311,24 +284,3 @@ def _lock(file: int, build: Path) -> None:
             if time.monotonic() > end:
                 raise Busy(f"Another run is at work in {build}; wait for it to finish.") from None
             time.sleep(0.1)
-
-
-def main() -> None:
-    """Run the notebooks of an experiment and collect what they find."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("experiment", help="a folder of params/, like demo")
-    experiment = parser.parse_args().experiment
-    try:
-        build = run(Path(), experiment)
-    except (ParameterError, notebook.NotebookFailed, Busy) as error:
-        sys.exit(str(error))
-    except OSError as error:  # no room, no right to write: what is whole counts, and nothing else
-        sys.exit(f"{error}. The finished notebooks are kept; the next run goes on from there.")
-    except KeyboardInterrupt:
-        sys.exit("Stopped. The finished notebooks are kept; the next run goes on from there.")
-    points, pages = len(pd.read_parquet(build / "results.parquet")), len(list(build.glob("[0-9]*.html")))
-    print(f"Look at {build}/index.html: {pages} notebooks and {points:,} points, with figures and manifest.")
-
-
-if __name__ == "__main__":
-    main()

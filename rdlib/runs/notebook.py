@@ -6,6 +6,7 @@ python -m rdlib.runs.notebook 02_scalar_rd
 
 import argparse
 import base64
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from traitlets import Int, List
 from traitlets.config import Config
 
 from rdlib.files import write_whole
+from rdlib.runs.check import DEFAULTS, RESULTS
+from rdlib.runs.parameters import declared
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -144,6 +147,21 @@ def text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
+def defaults(notebooks: list[Path]) -> str:
+    """The default parameters of notebooks, as :func:`rdlib.runs.check.check_parameters` reads them."""
+    return (
+        json.dumps(
+            {
+                path.stem: {k: p.default for k, p in declared(path).items() if k != RESULTS}
+                for path in notebooks
+            },
+            indent=1,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
+
+
 def _where(partial: NotebookNode, error: Exception) -> str:
     """``in cell [7] (`first line`): Error: message.``, from the last cell that was started."""
     started = [c for c in partial.cells if c.cell_type == "code" and c.metadata.papermill.get("start_time")]
@@ -170,6 +188,7 @@ def main() -> None:
             write_whole(path, text(execute(path, {})))
         except NotebookFailed as failure:
             sys.exit(str(failure))
+    write_whole(DEFAULTS, defaults(sorted(options.folder.glob("[0-9]*.ipynb"))))
 
 
 if __name__ == "__main__":

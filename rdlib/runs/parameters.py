@@ -1,27 +1,29 @@
-"""The parameters of a notebook, and the values that an experiment gives them.
+"""The parameters of notebooks, and the values that an experiment gives them.
 
 A notebook declares its parameters in the cell tagged ``parameters``, one a line, with type and meaning::
 
     layer: int = 2  # block of the model, counted from 0
 
-An experiment sets them in a YAML file that holds only what differs from those defaults.
+An experiment is a YAML file that sets what differs from those defaults: what all its notebooks share, and below the
+name of a notebook what is its own::
+
+    model: meta-llama/Llama-3.2-1B
+    04_sota:
+      windows: 8
 """
 
 import ast
-import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import yaml
+from papermill.translators import PythonTranslator
 
-KINDS = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "list": list}
-NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)  # of which YAML takes some for text
+from rdlib.runs.check import RESULTS
+from rdlib.runs.values import KINDS, ParameterError, check_value
 
-
-class ParameterError(ValueError):
-    """An experiment asks for something that does not exist or does not fit; the message is one sentence."""
+ONLY = "notebooks"  # the key that names the notebooks to run; without it, all
 
 
 @dataclass(frozen=True)
@@ -35,96 +37,120 @@ class Parameter:
 
 
 def declared(notebook: Path) -> dict[str, Parameter]:
-    """The parameters of a notebook by name; none where no cell is tagged ``parameters``.
+    """The parameters of a notebook by name, as Papermill reads them; none where no cell is tagged ``parameters``.
 
     Raises:
-        ParameterError: the file is no notebook, or a line of the cell is no ``name: type = literal``.
+        ParameterError: the file is no notebook, or a parameter has no type or no plain default.
     """
     try:
         cells = nbformat.read(notebook, as_version=4).cells
     except (OSError, ValueError, AttributeError) as error:
         raise ParameterError(f"{notebook} cannot be read as a notebook: {_first_line(error)}.") from None
-    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) > 1:
         raise ParameterError(f"{notebook} tags {len(tagged)} cells as parameters; one is allowed.")
-    source = tagged[0] if tagged else ""
-    try:
-        found = [_parameter(line, source) for line in ast.parse(source).body]
-    except (SyntaxError, ValueError) as error:
-        raise ParameterError(f"The parameters cell of {notebook} is not understood: {error}.") from None
-    return {parameter.name: parameter for parameter in found}
+    found = {}
+    for parameter in PythonTranslator.inspect(tagged[0]) if tagged else []:
+        name, kind = parameter.name, parameter.inferred_type_name
+        if kind.removeprefix("list[").removesuffix("]") not in KINDS:
+            allowed = f"{', '.join(KINDS)} and list[...] of them"
+            raise ParameterError(f"{notebook}: {name} has the type {kind}; allowed are {allowed}.")
+        try:
+            default = ast.literal_eval(parameter.default)
+        except (ValueError, SyntaxError):
+            raise ParameterError(f"{notebook}: the default of {name} is no plain value.") from None
+        _check(notebook, name, default, kind)
+        found[name] = Parameter(name, kind, default, parameter.help)
+    return found
 
 
-def chosen(file: Path, parameters: dict[str, Parameter]) -> dict[str, object]:
-    """The values that a YAML file sets, each held against its declaration.
+def read(file: Path) -> dict[str, object]:
+    """What the YAML file of an experiment holds; nothing, where it is empty.
 
     Raises:
-        ParameterError: the file is no mapping, or names an unknown parameter or a value of another type.
+        ParameterError: it is no mapping of names.
     """
     try:
-        values = yaml.load(file.read_bytes(), Loader=_UniqueKeys)
+        values = yaml.load(file.read_bytes(), Loader=_PlainYaml)
     except yaml.YAMLError as error:
         raise ParameterError(f"{file} is not valid YAML: {' '.join(str(error).split())}.") from None
     except (ValueError, RecursionError) as error:  # as a date of month 13, or nesting without end
         raise ParameterError(f"{file} is not valid YAML: {_first_line(error)}.") from None
-    if values is None:  # an empty file: everything stays at its default
+    if values is None:
         return {}
     if not isinstance(values, dict):
         raise ParameterError(f"{file} must hold lines 'name: value', but holds a {type(values).__name__}.")
-    for name, value in values.items():
-        if name not in parameters:
-            known = ", ".join(sorted(parameters)) or "none"
-            raise ParameterError(f"{file} sets {name!r}, which its notebook does not have (it has: {known}).")
-        kind = parameters[name].kind
-        if not fits(value, kind):
-            raise ParameterError(f"{file} sets {name} to {value!r}, which is no {kind}{_hint(value, kind)}.")
     return values
 
 
-def fits(value: object, kind: str) -> bool:
-    """Whether a value is of the kind that an annotation names: ``float`` takes 3, ``int`` takes no True.
+def chosen(
+    values: dict[str, object], notebooks: dict[str, dict[str, Parameter]], file: str | Path
+) -> dict[str, dict[str, object]]:
+    """The values that an experiment gives to each notebook that it runs, by notebook; every one is checked.
 
-    >>> fits([1, 2], "list[int]"), fits(3, "float"), fits(True, "int")
-    (True, True, False)
+    Args:
+        values: of the experiment, see :func:`read`; a shared one is given to the notebooks that have it.
+        notebooks: the parameters of each notebook, by its name.
+        file: where the values come from, for messages.
+
+    Raises:
+        ParameterError: no notebook has such a parameter, or a value does not fit.
     """
-    if kind.startswith("list["):
-        return isinstance(value, list) and all(fits(item, kind[5:-1]) for item in value)
-    if kind == "float" and type(value) is int:
-        return True
-    return type(value) is KINDS[kind]
+    names = values.get(ONLY, list(notebooks))
+    if not isinstance(names, list) or not names or any(name not in list(notebooks) for name in names):
+        raise ParameterError(
+            f"{file} gives {ONLY}: {names!r}, which must be a list of: {', '.join(notebooks) or 'none'}."
+        )
+    own = {name: values.get(name) or {} for name in names}
+    shared = {name: value for name, value in values.items() if name != ONLY and name not in notebooks}
+    for name, section in own.items():
+        if not isinstance(section, dict):
+            raise ParameterError(f"{file} gives {name} {section!r}; give it lines 'parameter: value'.")
+        _refuse_unknown(section, notebooks[name].keys(), f"{file} below {name}")
+    _refuse_unknown(shared, {key for parameters in notebooks.values() for key in parameters}, file)
+    return {name: _checked(own[name], shared, notebooks[name], file) for name in notebooks if name in names}
 
 
-def _parameter(line: ast.stmt, source: str) -> Parameter:
-    """Read one statement of a parameters cell."""
-    if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value):
-        raise ValueError(f"line {line.lineno} is no 'name: type = value'")
-    name, kind = line.target.id, ast.unparse(line.annotation)
-    if kind.removeprefix("list[").removesuffix("]") not in KINDS:
-        raise ValueError(f"{name} has the type {kind}; allowed are {', '.join(KINDS)} and list[...] of them")
+def _checked(
+    own: dict, shared: dict, parameters: dict[str, Parameter], file: str | Path
+) -> dict[str, object]:
+    """The values that one notebook is given, its own before the shared ones."""
+    given = {key: value for key, value in (shared | own).items() if key in parameters}
+    for key, value in given.items():
+        _check(file, key, value, parameters[key].kind)
+    return given
+
+
+def _check(where: str | Path, name: str, value: object, kind: str) -> None:
+    """Refuse a value that does not fit, and say where it is written."""
     try:
-        default = ast.literal_eval(line.value)
-    except ValueError:
-        raise ValueError(f"the default of {name} is no plain value") from None
-    if not fits(default, kind):
-        raise ValueError(f"the default of {name}, {default!r}, is no {kind}")
-    tail = source.encode().splitlines()[line.end_lineno - 1][line.end_col_offset :].decode()
-    return Parameter(name, kind, default, tail.partition("#")[2].strip())
+        check_value(name, value, kind)
+    except ParameterError as error:
+        raise ParameterError(f"{where}: {error}") from None
 
 
-def _hint(value: object, kind: str) -> str:
-    """What to write instead, where YAML took a number like 1e-2 for text."""
-    if kind == "float" and isinstance(value, str) and NUMBER.fullmatch(value):
-        with suppress(ValueError):  # as 1.2.3
-            return f" (YAML reads {value} as text; write {float(value):.1e})"
-    return ""
+def _refuse_unknown(values: dict, known: set[str], where: str | Path) -> None:
+    """Refuse a key that is no parameter, and the one that the run itself sets."""
+    for key in values:
+        if key == RESULTS:
+            raise ParameterError(f"{where} sets {RESULTS}, which the run itself sets; leave it out.")
+        if key not in known:
+            has = ", ".join(sorted(known)) or "none"
+            raise ParameterError(f"{where} sets {key!r}, which no notebook there has; known are: {has}.")
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, where YAML would silently keep the last."""
+class _PlainYaml(yaml.SafeLoader):
+    """Safe YAML without aliases, which can multiply without end, that refuses a key given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise yaml.composer.ComposerError(None, None, f"*{event.anchor} is an alias", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value]

@@ -1,16 +1,12 @@
 """The page of an experiment: ``index.html``, which holds all it shows and loads nothing.
 
-    python -m rdlib.runs.report build/demo
-
 Question and answer of every notebook with its key figure, all measured points, and the manifest.  A run ends
 with it; by hand it also shows a run that stopped.  The same experiment gives the same bytes.
 """
 
-import argparse
 import json
 import math
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,17 +182,3 @@ def _texts(notebook: NotebookNode) -> list[str]:
 def _links(html: str) -> str:
     """Links to notebooks turned into links to their pages."""
     return re.sub(r'href="([\w.-]+)\.ipynb', r'href="\1.html', html)
-
-
-def main() -> None:
-    """Write the page of an experiment again, also of one that stopped."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("build", type=Path, help="a folder below build/, like build/demo")
-    try:
-        print(f"Look at {write(parser.parse_args().build)}.")
-    except FileNotFoundError as missing:
-        sys.exit(str(missing))
-
-
-if __name__ == "__main__":
-    main()

@@ -219,7 +219,7 @@ def learning_rate(step: int, steps: int, text: int, recipe: Recipe) -> float:
     As a fraction of the peak; ``steps`` are made of the ``text`` steps that the text has.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * step / text))
-    return min((step + 1) / recipe.warmup, cosine) * min(1.0, (steps - step) / (recipe.cooldown or 1))
+    return min((step + 1) / (recipe.warmup or 1), cosine) * min(1.0, (steps - step) / (recipe.cooldown or 1))
 
 
 def loss_of(model: LlamaForCausalLM, windows: torch.Tensor, reduction: str = "mean") -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
+from rdlib.code.ans import ABSENT
 from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.histogram import Histogram, entropy_of
 from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams, levels_of
@@ -80,7 +81,7 @@ class EcsqCentroid(EcsqMidpoint):
         return {"offset": Stream.fixed(np.rint(254 * inside[counts > 0]) + 127, 255)}
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        occurring = code["table"] != 255
+        occurring = code["table"] != ABSENT
         offsets = np.zeros(len(occurring))
         offsets[occurring] = (code["offset"].astype(np.float64) - 127) / 254
         return self._levels(code, offsets)[code["index"]]

@@ -11,10 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from rdlib.code.ans import ABSENT
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import Histogram, entropy_of, lloyd_max, occurrences
 from rdlib.quantizers.base import Quantizer
+from rdlib.quantizers.scalar.entropy import LARGEST_ALPHABET
 from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
 from rdlib.weights import as_float32, unit_power, with_room
@@ -153,8 +155,8 @@ class EntropyCodedTrellis(_Ungerboeck):
 
     The step Δ is such that the payload, one path bit and H(k | c), is the nominal rate.  Levels are moved to the
     mean of what is written with them.  Streams: ``path`` (1 bit a weight), ``table``, ``counts``,
-    ``index`` (k, sorted by subset), ``first`` (lowest k), ``offset`` (in Δ / 63.5, a byte a symbol and subset),
-    ``step`` (Δ).
+    ``index`` (k, sorted by subset), ``first`` (lowest k), ``offset`` (in Δ / 63.5, a byte for each symbol that
+    occurs in a subset), ``step`` (Δ).
 
     Source: Fischer and Wang 1992, doi:10.1109/18.119729; Marcellin 1994, doi:10.1109/26.275315.
     """
@@ -182,7 +184,7 @@ class EntropyCodedTrellis(_Ungerboeck):
             "path": Stream.fixed(registers >> (self.register - 1), 2),
             **context_streams(cells - first, subset, size, SUBSETS),
             "first": Stream.floats(np.array([first]), "float32"),
-            "offset": Stream.fixed(np.rint(63.5 * np.clip(offset, -2, 2)) + 127, 255),
+            "offset": Stream.fixed(np.rint(63.5 * np.clip(offset[counts > 0], -2, 2)) + 127, 255),
             "step": Stream.floats(np.array([sigma * step]), "float32"),
         }
         return Code(values.shape, streams)
@@ -206,13 +208,12 @@ class EntropyCodedTrellis(_Ungerboeck):
             joint = entropy_of(occurrences(SUBSETS * cells + subset))
             rate = 1 + joint - entropy_of(occurrences(subset))
             step *= 2.0 ** (rate - self.bits)
-        return step
+        return max(step, 2 * float(np.abs(x).max(initial=0)) / LARGEST_ALPHABET)
 
     def reconstruct(self, code: Code) -> np.ndarray:
         subset = subsets_of(self.states)[registers_of(code["path"], 1, self.register)]
         index = unsorted(code["index"], subset).astype(np.int64)
-        offset = (code["offset"].astype(np.float32) - 127) / np.float32(63.5)
-        levels = (
-            SUBSETS * np.float32(code.number("first")) + np.arange(len(offset), dtype=np.float32) + offset
-        )
+        occurring = code["table"].T.ravel() != ABSENT
+        levels = np.arange(len(occurring), dtype=np.float32) + SUBSETS * np.float32(code.number("first"))
+        levels[occurring] += (code["offset"].astype(np.float32) - 127) / np.float32(63.5)
         return in_rows(code.number("step") * levels[SUBSETS * index + subset], code.shape)

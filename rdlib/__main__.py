@@ -1,0 +1,111 @@
+"""The command line: ``rdlib run``, ``rdlib compare``, ``rdlib census`` and ``rdlib report``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rdlib.extras import MissingExtra, extra
+
+GO_ON = "kept; the next run goes on from there."
+EXAMPLES = """examples:
+  rdlib run demo                         the notebooks on the small model of the package, into build/demo
+  rdlib run --model owner/name           the same on a model of the hub, into build/owner--name
+  rdlib compare demo llama-3.2-1b        two finished experiments side by side
+  rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; an error ends it with one sentence and exit status 1."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.command(given)
+    except (ValueError, FileNotFoundError, MissingExtra) as error:
+        sys.exit(str(error))
+    except OSError as error:  # no room, no right to write: what is whole counts, and nothing else
+        sys.exit(f"{error}. What is finished is {GO_ON}")
+    except (KeyboardInterrupt, SystemError) as error:
+        if not isinstance(error.__cause__ or error, KeyboardInterrupt):  # compiled code wraps it
+            raise
+        sys.exit(f"Stopped. What is finished is {GO_ON}")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Run the notebooks of an experiment, or all of them on one model, and collect what they find."""
+    with extra("notebooks", "rdlib run"):
+        import pandas as pd
+
+        from rdlib.runs import experiment, notebook
+    root, name = Path(), given.experiment or "demo"
+    try:
+        if given.model is not None:
+            name, steps = experiment.plan_model(root, given.model)
+        else:
+            steps = experiment.plan(root, name)
+        build = experiment.run(root, name, steps)
+    except (notebook.NotebookFailed, experiment.Busy) as error:
+        sys.exit(str(error))
+    points, pages = len(pd.read_parquet(build / "results.parquet")), len(list(build.glob("[0-9]*.html")))
+    print(f"Look at {build}/index.html: {pages} notebooks and {points:,} points, with figures and manifest.")
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Put two finished experiments side by side, as a page and in a few lines."""
+    with extra("notebooks", "rdlib compare"):
+        from rdlib.runs import compare
+    path, comparison = compare.write(given.a, given.b, Path("build"))
+    print("\n".join(compare.lines(comparison)))
+    print(f"Look at {path}.")
+
+
+def report(given: argparse.Namespace) -> None:
+    """Write the page of an experiment again, also of one that stopped."""
+    with extra("notebooks", "rdlib report"):
+        from rdlib.runs import report
+    print(f"Look at {report.write(given.build)}.")
+
+
+def census(given: argparse.Namespace) -> None:
+    """Measure every tensor of a checkpoint; a census that was stopped goes on from there."""
+    from rdlib.census import census
+    from rdlib.census.run import backend
+
+    with backend(given.cluster):
+        file = census(given.model, given.out, not given.scalar, given.blahut, given.sample, given.jobs)
+    print(f"Look at {file.with_suffix('.html')}; every point is in {file}.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rdlib",
+        description="How far is weight quantization of Llama models from what information theory allows?",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(function) -> argparse.ArgumentParser:
+        text = function.__doc__
+        added = commands.add_parser(function.__name__, help=text.rstrip("."), description=text)
+        added.set_defaults(command=function)
+        return added
+
+    one = command(run).add_mutually_exclusive_group()
+    one.add_argument("experiment", nargs="?", help="a file of params/ (default: demo)")
+    one.add_argument("--model", help="all notebooks on this model: a folder, a hub id, or embedded")
+    two = command(compare)
+    two.add_argument("a", help="an experiment below build/, or any folder of one")
+    two.add_argument("b", help="the other one")
+    every = command(census)
+    every.add_argument("model", help="a folder, a hub id, or embedded")
+    every.add_argument("out", help="folder for census.parquet, census.html and the parts")
+    every.add_argument("--scalar", action="store_true", help="only what follows from the histograms")
+    every.add_argument("--blahut", action="store_true", help="also R(D) of the weights themselves")
+    every.add_argument("--sample", type=int, default=0, help="also trellises and lattices, on so many rows")
+    every.add_argument("--jobs", type=int, default=-1, help="local processes (default: one a core)")
+    every.add_argument("--cluster", help="address of a Dask scheduler, like tcp://host:8786")
+    command(report).add_argument("build", type=Path, help="folder of an experiment, like build/demo")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

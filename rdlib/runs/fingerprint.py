@@ -1,0 +1,103 @@
+"""What the results of a notebook depend on: as long as its fingerprint stays, so do they."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+import nbformat
+
+from rdlib.files import content_hash, sha256
+from rdlib.models import find_model
+from rdlib.runs import notebook
+
+PACKAGE = Path(__file__).resolve().parents[1]
+MODELS = ("model", "checkpoints")  # parameters that may name a model of the hub
+
+
+def fingerprint(path: Path, parameters: dict[str, object], inputs: dict[str, str | None]) -> str:
+    """SHA-256 of a notebook's source, parameters and inputs, of this package and of its surroundings.
+
+    Args:
+        path: of the notebook.
+        parameters: the value of every one.
+        inputs: what these name, see :func:`inputs`.
+    """
+    cells = nbformat.read(path, as_version=4).cells
+    written = [{key: cell.metadata.get(key) for key in notebook.KEPT} for cell in cells]
+    source = [[cell.cell_type, cell.source, kept] for cell, kept in zip(cells, written, strict=True)]
+    return sha256(as_json([source, parameters, inputs, digest(PACKAGE), python(), packages()]))
+
+
+def inputs(folder: Path, parameters: dict[str, dict[str, object]]) -> dict[str, dict[str, str | None]]:
+    """What the parameters of each notebook name: the digest of a file or folder, or the revision of a hub model.
+
+    Args:
+        folder: of the notebooks, from which paths are seen.
+        parameters: of each notebook, by its name.
+    """
+    revisions = cache(revision)  # one question to the hub, not one a notebook
+
+    def found(values: dict[str, object]) -> Iterator[tuple[str, str | None]]:
+        models = _texts(values.get(key) for key in MODELS)
+        for name in _texts(values.values()):
+            if os.path.exists(folder / name):
+                yield name, digest(folder / name)
+            elif name in models and "/" in name:
+                yield name, revisions(name)
+
+    return {notebook: dict(found(values)) for notebook, values in parameters.items()}
+
+
+def revision(model: str) -> str | None:
+    """The commit that the hub now has of a model, which is downloaded; None of one that cannot be had."""
+    try:
+        return find_model(model).name  # of the snapshot in the hub's cache
+    except ValueError:  # private, gone, or no connection: the notebook says so where it matters
+        return None
+
+
+def assets() -> dict[str, str]:
+    """The digest of every file in the package's assets, by its name there."""
+    return {p.relative_to(PACKAGE).as_posix(): digest(p) for p in files(PACKAGE / "assets")}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of all files in a folder."""
+    if path.is_dir():
+        return sha256(as_json({file.relative_to(path).as_posix(): digest(file) for file in files(path)}))
+    return content_hash(path)
+
+
+def files(folder: Path) -> list[Path]:
+    """All files below a folder, but for hidden ones and Python's own caches."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [p for p in found if not any(_is_hidden(part) for part in p.relative_to(folder).parts)]
+
+
+def as_json(value: object) -> bytes:
+    """JSON with one spelling for one value."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def python() -> str:
+    """Which Python this is."""
+    return f"{platform.python_implementation()} {platform.python_version()}"
+
+
+def packages() -> dict[str, str]:
+    """The version of every installed package."""
+    return {package.name.lower(): package.version for package in distributions()}
+
+
+def _texts(values: object) -> list[str]:
+    """The texts among values and lists of values."""
+    flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
+    return [value for value in flat if isinstance(value, str) and value]
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__pycache__"
