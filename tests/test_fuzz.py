@@ -93,7 +93,7 @@ def test_integers_in_the_place_of_floats_do_not_wrap_around():
     assert np.array_equal(EcsqMidpoint(4).decode(code), (code["index"].astype(np.float32) + 200) * 200)
 
 
-@pytest.mark.parametrize("table", [Stream.floats(np.ones(16)), Stream.fixed(np.ones((4, 4)), 256)])
+@pytest.mark.parametrize("table", [Stream.floats(np.ones(16)), Stream.fixed(np.ones((4, 4, 1)), 256)])
 def test_a_table_of_another_kind_is_refused(table):
     code = EcsqMidpoint(4).encode(heavy((5, 70)))
     with pytest.raises(ValueError, match="cannot be read with a 'table' of"):
