@@ -31,7 +31,6 @@ CORE = [
     "models",
     "checkpoints",
     "statistics",
-    "allocation",
 ]
 EXTRAS = {
     "torch",
