@@ -185,7 +185,7 @@ def test_the_measured_rate_is_the_length_of_the_file(quantizer):
     assert 8 * len(code.to_bytes()) == code.bits
     assert measured.rate == code.bits / code.weights
     assert code.bits == code.prices["header"] + sum(stream.bits for stream in code.streams.values())
-    assert code.prices["header"] <= 8 * 56
+    assert code.prices["header"] <= 8 * 52
     paid = sum(stream.bits for name, stream in code.streams.items() if name in PAYLOAD) / code.weights
     assert measured.rate == pytest.approx(measured.side_rate + paid, rel=1e-12)
 

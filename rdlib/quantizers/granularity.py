@@ -11,7 +11,7 @@ class Granularity(ABC):
     """A partition of every row of W into groups that share a scale.
 
     Args:
-        scale_format: float format in which scales are written (see :class:`rdlib.code.formats.Float`).
+        scale_format: float format in which scales are written (see :class:`rdlib.code.floats.Float`).
     """
 
     scale_format: str = "float16"
