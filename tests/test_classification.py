@@ -32,8 +32,10 @@ from rdlib.census.rows import tensor_rows
 from rdlib.checkpoints import IN_THE_BOX, aligned, open_available, open_quantized
 from rdlib.checkpoints.awq import Awq
 from rdlib.checkpoints.gptq import Gptq
+from rdlib.checkpoints.unquantized import left_alone
+from rdlib.code.code import Code
 from rdlib.functional.quantized_model import read_model
-from rdlib.measure import measure
+from rdlib.measure import measure, measure_code
 from rdlib.models import Kind, open_checkpoint
 from rdlib.network import load_network, second_moments
 from rdlib.network.windows import cut_windows
@@ -417,6 +419,8 @@ def test_layers_that_were_left_alone_are_there_at_their_own_width(tmp_path, whic
         assert np.array_equal(layer.weight, hats.get(w.name, as_float32(tensors[w.name])))
         streams = sum(stream.bits for stream in layer.code.streams.values())
         assert streams == w.size * (4 + 20 / 32 if w.name in hats else 16)
+        point = measure_code(reference.tensor(w), layer.decoder, layer.code)
+        assert (point.mse == 0) is (w.name not in hats) and point.bits == 4
     windows = cut_windows(np.random.default_rng(0).integers(2, 80, 200), 24).take(3)
     model = read_model(quantized, reference, second_moments(load_network(reference, "cpu"), windows))
     names = [w.name for w in linear]
@@ -454,3 +458,12 @@ def test_a_sharded_quantized_checkpoint_is_one(tmp_path: Path):
         )
     write_index(tmp_path, {n: f"{i % 2}.safetensors" for i, n in enumerate(names)})
     assert np.array_equal(open_quantized(tmp_path).tensor(Q0), hats[Q0])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16, np.float32], ids=lambda d: np.dtype(d).name)
+def test_a_layer_left_alone_is_its_bit_patterns(dtype):
+    W = matrix().astype(dtype)
+    layer = left_alone(W, 4, "GPTQ g32")
+    assert np.array_equal(layer.weight, as_float32(W))
+    assert np.array_equal(layer.decoder.decode(Code.from_bytes(layer.code.to_bytes())), layer.weight)
+    assert sum(stream.bits for stream in layer.code.streams.values()) == 8 * W.nbytes
