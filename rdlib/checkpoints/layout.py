@@ -18,12 +18,22 @@ class EncodedLayer:
     """A layer as a checkpoint holds it.
 
     Args:
-        code: what a decoder needs; its price is the true rate of the layer.
+        code: what a decoder needs; the price of its streams is the true rate of the layer.
         decoder: of the code.
     """
 
     code: Code
     decoder: Decoder
+
+    @cached_property
+    def bits(self) -> dict[str, int]:
+        """Bits of every stream; the header of a code is not among them: the format of the file says what it would."""
+        return {name: bits for name, bits in self.code.prices.items() if name != "header"}
+
+    @property
+    def rate(self) -> float:
+        """Bits per weight of all streams."""
+        return sum(self.bits.values()) / self.code.weights
 
     @cached_property
     def weight(self) -> np.ndarray:

@@ -5,7 +5,7 @@ detail, so that they are called and not written again.  What they wrote is read 
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -55,11 +55,11 @@ class LlamaCpp(Quantizer):
             raise ValueError(f"{self.kind} has {self.bits:g} bits and no other rate, not {bits!r}.")
         return self
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        """See :meth:`rdlib.quantizers.base.Quantizer.encode`.
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
+        """See :meth:`rdlib.quantizers.base.Quantizer.quantize`.
 
         Raises:
-            ValueError: rows are no whole blocks, or libgguf is not installed; or as for every quantizer.
+            ValueError: rows are no whole blocks, or libgguf is not installed.
         """
         return self._encoded(W, None)
 
@@ -93,7 +93,9 @@ class LlamaCppImportance(LlamaCpp):
     def method(self) -> str:
         return f"llama.cpp {self.kind}, importance"
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
-        """See :meth:`LlamaCpp.encode`; without H all inputs are as important."""
+    uses_H: ClassVar[bool] = True
+
+    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
+        """See :meth:`LlamaCpp.quantize`; without H all inputs are as important."""
         importance = np.ones(np.shape(W)[-1]) if H is None else np.diagonal(H)
         return self._encoded(W, np.ascontiguousarray(importance, np.float32))

@@ -1,5 +1,6 @@
 """A quantized checkpoint: Ŵ and the true price of every layer."""
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -125,14 +126,12 @@ class QuantizedCheckpoint:
         return self.packed(name).weight
 
     def bits(self, name: str) -> dict[str, int]:
-        """What a decoder needs of a layer, in bits by stream, and of the header of its code.
-
-        Public tables, and groups that are neighbours, cost nothing.
+        """What a decoder needs of a layer, in bits by stream; public tables, and groups of neighbours, cost nothing.
 
         Raises:
             ValueError: as :meth:`packed`.
         """
-        return self.packed(name).code.prices
+        return self.packed(name).bits
 
     def stored_bits(self, name: str) -> dict[str, int]:
         """What the file spends on a layer, in bits by stream.
@@ -151,10 +150,11 @@ class QuantizedCheckpoint:
         """One row a layer: layer, group, name, weights, bits per weight by stream, in total and as stored."""
         rows = []
         for name in self.layers:
-            code, (layer, group) = self.packed(name).code, layer_and_group(name)
-            stored = sum(self.stored_bits(name).values()) / code.weights
-            labels = {"layer": layer, "group": group or "other", "name": name, "weights": code.weights}
-            rows.append(labels | {"rate": code.rate, "stored": stored} | code.rates)
+            weights, (layer, group) = math.prod(self.shape(name)), layer_and_group(name)
+            rates = {stream: bits / weights for stream, bits in self.bits(name).items()}
+            stored = sum(self.stored_bits(name).values()) / weights
+            labels = {"layer": layer, "group": group or "other", "name": name, "weights": weights}
+            rows.append(labels | {"rate": sum(rates.values()), "stored": stored} | rates)
         frame = pd.DataFrame(rows).fillna(0.0)  # a layer without a stream pays nothing for it
         return frame[[c for c in frame if c not in TOTALS] + TOTALS]
 

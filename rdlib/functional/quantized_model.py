@@ -102,7 +102,7 @@ def read_model(
     for name, packed in aligned(quantized, checkpoint):
         W, tensors[name], bits = checkpoint.tensor(name), packed.weight, packed.decoder.bits
         H = None if name == EMBEDDING else moments[name]
-        rows[name] = _row(name, W, packed.weight, packed.code.rate, H)
+        rows[name] = _row(name, W, packed.weight, packed.rate, H)
     return QuantizedModel(method or quantized.method, bits, tensors, _table(rows))
 
 
