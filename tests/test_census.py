@@ -184,10 +184,12 @@ def test_full_disk_leaves_whole_parts(tmp_path, monkeypatch):
 
 
 TWO_THEN_WAIT = """
-import threading
+import signal, threading
 from rdlib.__main__ import main
 from rdlib.census import run
 from rdlib.census.rows import tensor_rows
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
 
 begun = []
 
@@ -211,7 +213,7 @@ def test_interrupted_census_goes_on_and_ends_with_the_same_bytes(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "waiting\n", process.stderr.read()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 1 and "the next run goes on from there" in stderr
     times = {part: part.stat().st_mtime_ns for part in (out / "parts").iterdir()}
     assert len(times) == 2
