@@ -193,15 +193,39 @@ def compare_logits(batches: Iterable[torch.Tensor], reference: Reference) -> Fun
         rows = max(1, CHUNK // logits.shape[-1])
         parts = (x.flatten(0, -2).split(rows) for x in (reference.logits[batch], logits, targets[:, None]))
         for z_p, z_q, target in zip(*parts, strict=True):
-            columns.append(_compare(z_p.to(z_q.device).double(), z_q.double(), target.to(z_q.device)).cpu())
-    values = torch.cat(columns, dim=1).view(-1, *windows.targets.shape).numpy()
-    non_finite = int(np.isnan(values[0]).sum())
-    return Functional(windows, *map(PerToken, values), non_finite)
+            columns.append(Distribution(z_p.to(z_q.device)).compared(z_q, target.to(z_q.device)))
+    return functional(windows, columns)
 
 
-def _compare(z_p: torch.Tensor, z_q: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The quantities of :class:`Functional` in their order, each (rows,), of logits (rows, vocabulary)."""
-    p, lse_p, top_p = _softmax(z_p)
+def functional(windows: Windows, columns: Iterable[torch.Tensor]) -> Functional:
+    """What :meth:`Distribution.compared` gave for the predictions of a text, in their order."""
+    values = torch.cat(list(columns), dim=1).view(-1, *windows.targets.shape).numpy()
+    return Functional(windows, *map(PerToken, values), int(np.isnan(values[0]).sum()))
+
+
+class Distribution:
+    """P at some predictions, in float64: computed once for all that is compared with it.
+
+    Args:
+        logits: (rows, vocabulary).
+    """
+
+    def __init__(self, logits: torch.Tensor):
+        self.logits = logits.double()
+        self.p, self.lse, self.top = _softmax(self.logits)
+
+    def compared(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The quantities of :class:`Functional` in their order, (quantities, rows), on the CPU.
+
+        Args:
+            logits: of Q, (rows, vocabulary).
+            target: the tokens that come next, (rows, 1).
+        """
+        return _compare(self, logits.double(), target).cpu()
+
+
+def _compare(P: Distribution, z_q: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    z_p, p, lse_p, top_p = P.logits, P.p, P.lse, P.top
     q, lse_q, top_q = _softmax(z_q)
     d, shift = z_p - z_q, lse_p - lse_q  # ln p − ln q = d − shift
     kl = torch.linalg.vecdot(p, d) - shift
@@ -212,7 +236,7 @@ def _compare(z_p: torch.Tensor, z_q: torch.Tensor, target: torch.Tensor) -> torc
         [
             kl,
             reverse_kl,
-            p.sub_(q).abs_().sum(-1) / 2,
+            (p - q).abs_().sum(-1) / 2,
             mse,
             (d * d).mean(-1),
             (top_p == top_q).double(),
