@@ -54,7 +54,7 @@ class Layers:
         network = empty_network(self.config, self.name)
         self._weights = tensors_of(network, checkpoint)
         self._model = network.model.eval()
-        self._layers, self._norm = list(self._model.layers), self._model.norm
+        self._layers, self._norm, self._head = list(self._model.layers), self._model.norm, network.lm_head
         self._model.layers = nn.ModuleList(_Skipped() for _ in self._layers)
         self._model.norm = nn.Identity()
         self._model.rotary_emb = type(self._model.rotary_emb)(self.config).to(self.device)  # off the meta device
@@ -114,9 +114,10 @@ class Layers:
         Raises:
             ValueError: a tensor holds NaN or Inf, or is of another shape.
         """
-        norm = copy.deepcopy(self._norm)
-        norm.weight = nn.Parameter(self.tensor(NORM, tensors or {}), requires_grad=False)
-        return Output(norm, self.tensor(self.head, tensors or {}))
+        output = Output(copy.deepcopy(self._norm), copy.deepcopy(self._head))
+        for module, name in ((output.norm, NORM), (output.head, self.head)):
+            module.weight = nn.Parameter(self.tensor(name, tensors or {}), requires_grad=False)
+        return output
 
 
 class Layer:
@@ -179,27 +180,27 @@ class Layer:
         """Of its tensors."""
         return [self.prefix + key for key, _ in self.module.named_parameters()]
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All that run, the rotary embedding among them."""
+        return [*self.module.modules(), self.network._model.rotary_emb]
+
     def stage(self, names: Iterable[str]) -> int:
         """The first of :data:`STAGES` that some changed tensors of the layer have an effect on."""
         modules = (name.removeprefix(self.prefix).rpartition(".")[0] for name in names)
         return min(LATER.get(module, 0) for module in modules)
 
 
-class Output:
-    """The last norm and the output head.
+class Output(nn.Module):
+    """The last norm and the output head: hidden states (…, hidden) that leave the last layer → logits (…, vocabulary)."""
 
-    Args:
-        norm: of transformers.
-        head: its matrix, (vocabulary, hidden).
-    """
-
-    def __init__(self, norm: nn.Module, head: torch.Tensor):
+    def __init__(self, norm: nn.Module, head: nn.Linear):
+        super().__init__()
         self.norm, self.head = norm, head
 
     @torch.inference_mode()
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(…, vocabulary), where hidden states (…, hidden) leave the last layer."""
-        return nn.functional.linear(self.norm(hidden.to(self.head.device)), self.head)
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(hidden.to(self.head.weight.device)))
 
 
 class _Skipped(nn.Module):

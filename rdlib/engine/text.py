@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rdlib.engine.layers import STAGES, Layer, Layers
+from rdlib.engine.layers import STAGES, Layer, Layers, Output
 from rdlib.functional.divergence import IN_MEMORY, allocate
 from rdlib.network.moments import Moments
 from rdlib.network.windows import Windows
@@ -40,12 +40,24 @@ class Text:
         for batch in self.windows.batches:
             y, record = layer.record(self.hidden[batch])
             for name in STAGES:
-                X = record[name].flatten(0, -2)
-                sums[name] = sums.get(name, 0) + (X.T @ X).cpu().numpy().astype(np.float64)
+                sums[name] = sums.get(name, 0) + _squares(record[name])
             for name, x in record.items() if recorded else ():
                 if name not in kept:
                     kept[name] = allocate((len(self.windows), *x.shape[1:]), self.in_memory)
                 kept[name][batch] = x
             self.hidden[batch] = y
+        return self._moments({layer.prefix + name: S for name, S in sums.items()}), kept
+
+    def output(self, output: Output) -> Moments:
+        """H of the inputs of the head, after the last layer."""
+        return self._moments({"lm_head": sum(_squares(output.norm(self.hidden[b])) for b in self.windows.batches)})
+
+    def _moments(self, sums: dict[str, np.ndarray]) -> Moments:
         tokens = len(self.windows) * self.windows.length
-        return Moments({layer.prefix + k: (S + S.T) / (2 * tokens) for k, S in sums.items()}, tokens), kept
+        return Moments({name: (S + S.T) / (2 * tokens) for name, S in sums.items()}, tokens)
+
+
+def _squares(x: torch.Tensor) -> np.ndarray:
+    """Xᵀ X of inputs (windows, length, in), float64 (in, in)."""
+    X = x.flatten(0, -2)
+    return (X.T @ X).cpu().numpy().astype(np.float64)

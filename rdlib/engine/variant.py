@@ -1,14 +1,19 @@
 """What a walk tries: variants of a model, each of which says how some of its tensors are made."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import nn
 
-from rdlib.checkpoints import QuantizedCheckpoint
+from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.functional.proxies import with_noise
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.quantizers import Quantizer
+from rdlib.weights import BFLOAT16
 
 
 class Source(Protocol):
@@ -58,17 +63,47 @@ class Noisy:
         return with_noise(W, self.relative, self.seed), float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stored:
-    """Ŵ of a quantized checkpoint, in the coordinates of the model from which it was made."""
+    """Ŵ of a quantized checkpoint, in the coordinates of the model from which it was made.
 
-    checkpoint: QuantizedCheckpoint
+    Args:
+        method: name in tables and plots.
+        layers: of :func:`rdlib.checkpoints.aligned`.
+    """
+
     method: str
-    bits: float
+    layers: Mapping[str, EncodedLayer]
+
+    @property
+    def bits(self) -> float:
+        return next((layer.decoder.bits for layer in self.layers.values()), float("nan"))
 
     def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
-        packed = self.checkpoint.packed(name)
-        return packed.weight, packed.rate
+        return self.layers[name].weight, self.layers[name].rate
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A tensor that is there already; it has no rate."""
+
+    tensor: np.ndarray
+    method = "given"
+    bits = float("nan")
+
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
+        return self.tensor, float("nan")
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Rounded to bfloat16."""
+
+    method = "bfloat16"
+    bits = 16
+
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
+        return W.astype(BFLOAT16).astype(np.float32), 16.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,3 +126,39 @@ class Variant:
     def changes(self, names: Iterable[str]) -> frozenset[tuple[str, Source]]:
         """Which of some tensors are made anew, and how."""
         return frozenset((name, self.sources[name]) for name in names if name in self.sources)
+
+    def around(self, modules: Iterable[nn.Module]) -> AbstractContextManager:
+        """What is to happen while some modules of the network run; here nothing."""
+        return nullcontext()
+
+
+class InBfloat16(Variant):
+    """The model as if it ran in bfloat16: weights, and what enters and leaves every module, are rounded.
+
+    Sums within a module stay in float32, as in the matrix units of accelerators.  What this does to the output is the
+    noise that a model in use has anyway: a quantizer that does less harm is as good as none.
+
+    Args:
+        label: by which its results are found.
+        checkpoint: of the model.
+    """
+
+    def __init__(self, label: Hashable, checkpoint: Checkpoint):
+        super().__init__(label, dict.fromkeys(checkpoint.parameters, Rounded()))
+
+    @contextmanager
+    def around(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for module in modules:
+                stack.callback(module.register_forward_hook(lambda m, x, y: _bfloat16(y)).remove)
+                if isinstance(module, nn.Linear):
+                    stack.callback(module.register_forward_pre_hook(lambda m, x: _bfloat16(x)).remove)
+            yield
+
+
+def _bfloat16(value: object) -> object:
+    """Rounding of a tensor, or of the floating tensors of a tuple."""
+    if isinstance(value, tuple):
+        return tuple(map(_bfloat16, value))
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.to(torch.bfloat16).to(value.dtype) if floating else value

@@ -38,10 +38,12 @@ class Walk:
             calibration text the sizes of the error (:func:`rdlib.functional.error_sizes`); with both texts also
             ``held_out``, tr(E H Eᵀ) under the H of the evaluation text.
         outputs: label of a variant → how far its output strays from the model's.
+        tensors: label of a variant that was to be kept → its tensors, Ŵ by name.
     """
 
     rows: dict[Change, dict]
     outputs: dict[Hashable, Functional]
+    tensors: dict[Hashable, dict[str, np.ndarray]]
 
     @property
     def points(self) -> pd.DataFrame:
@@ -52,6 +54,13 @@ class Walk:
         """The rows of a variant, by the name of the tensor."""
         rows = {name: self.rows[name, source] for name, source in variant.sources.items()}
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    def totals(self, variant: Variant) -> dict[str, float]:
+        """Of all that a variant makes anew: weights, rate, and the sums of the sizes of the errors."""
+        rows = self.of(variant)
+        spent = float((rows.rate * rows.weights).sum())
+        sums = rows.drop(columns=["layer", "group", "method", "bits"]).sum().to_dict()
+        return sums | {"rate": spent / max(sums["weights"], 1)}
 
 
 @dataclass
@@ -75,6 +84,7 @@ def walk(
     variants: Sequence[Variant],
     evaluation: Windows | None = None,
     calibration: Windows | None = None,
+    keep: Collection[Hashable] = (),
     device: str | None = None,
     in_memory: int = IN_MEMORY,
 ) -> Walk:
@@ -85,6 +95,7 @@ def walk(
         variants: to be measured; no two have one label.
         evaluation: windows that the output is judged by; without them only matrices are measured.
         calibration: windows for H; without them no quantizer feeds errors back, and no error is weighed.
+        keep: labels of variants whose tensors are wanted: these are held for the whole model.
         device: see :class:`rdlib.engine.layers.Layers`.
         in_memory: bytes; hidden states of a text or a variant that take more go to a temporary file.
 
@@ -92,7 +103,9 @@ def walk(
         ValueError: a variant has a tensor that the model does not have, or one that cannot be made; the message names
             it; or the model itself gives NaN or infinite logits.
     """
-    return _Walker(checkpoint, Layers(checkpoint, device), evaluation, calibration, in_memory).run(variants)
+    walker = _Walker(checkpoint, Layers(checkpoint, device), evaluation, calibration, in_memory)
+    walker.kept = {label: {} for label in keep}
+    return walker.run(variants)
 
 
 class _Walker:
@@ -111,6 +124,7 @@ class _Walker:
             Text(network, text, in_memory) if text else None for text in (evaluation, calibration)
         )
         self.rows: dict[Change, dict] = {}
+        self.kept: dict[Hashable, dict[str, np.ndarray]] = {}
 
     def run(self, variants: Sequence[Variant]) -> Walk:
         for variant in variants:
@@ -120,7 +134,7 @@ class _Walker:
         for number in tqdm(range(len(self.network)), desc="layers", leave=False, delay=5):
             with self.network.layer(number) as layer:
                 branches = self._through(layer, branches)
-        return Walk(self.rows, self._outputs(branches))
+        return Walk(self.rows, self._outputs(branches), self.kept)
 
     def _embedded(self, variants: Sequence[Variant]) -> list[Branch]:
         """What enters the first layer.  The first branch is the model itself."""
@@ -146,11 +160,14 @@ class _Walker:
         for branch, changes, same in tasks:
             made |= self._made(changes - made.keys(), H, held_out)
             tensors = by_name({change: made[change] for change in changes})
+            for variant in same:
+                self.kept.get(variant.label, {}).update(tensors)
             if branch is model:
                 after.append(Branch(same, self._resumed(layer, tensors, record)))
             else:
                 room = branch.hidden if len(same) == len(branch.variants) else self._room()
-                after.append(Branch(same, self._run(layer, tensors, branch.hidden, room)))
+                with same[0].around(layer.modules):
+                    after.append(Branch(same, self._run(layer, tensors, branch.hidden, room)))
             uses.subtract(changes)
             made = {change: W_hat for change, W_hat in made.items() if uses[change]}
         return after
@@ -160,18 +177,19 @@ class _Walker:
         made = {}
         for name, source in changes:
             W = self.checkpoint.tensor(name)
-            moment, other = (m[name] if m else None for m in (H, held_out))
+            moment, other = (m[name] if m and name in m else None for m in (H, held_out))
             try:
-                made[name, source], rate = source.make(name, W, moment)
+                W_hat, rate = source.make(name, W, moment)
             except ValueError as error:
                 raise ValueError(f"{name}, {source.method}: {error}") from None
+            made[name, source] = W_hat
             layer, group = layer_and_group(name)
             row = {"layer": layer, "group": group, "weights": W.size}
             row |= {"method": source.method, "bits": source.bits, "rate": rate}
             if moment is not None:
-                row |= error_sizes(W, made[name, source], moment)
+                row |= error_sizes(W, W_hat, moment)
             if moment is not None and other is not None:
-                row["held_out"] = output_error(W.astype(np.float64) - made[name, source], other) * len(W)
+                row["held_out"] = output_error(W.astype(np.float64) - W_hat, other) * len(W)
             self.rows[name, source] = row
         return made
 
@@ -202,23 +220,25 @@ class _Walker:
         """What each variant makes of the last hidden states, held against the model's own."""
         if not self.judged:
             return {}
-        ends = [
-            (branch.hidden, self.network.output(by_name(self._made(changes, None, None))), same)
-            for branch in branches
-            for changes, same in split(branch.variants, [NORM, self.network.head]).items()
-        ]
         windows, output = self.judged.windows, self.network.output()
+        ends = []
+        for branch in branches:
+            for changes, same in split(branch.variants, [NORM, self.network.head]).items():
+                H = self.known.output(output) if self.known and changes else None
+                new = self._made(changes, H, None)
+                ends.append((branch.hidden, self.network.output(by_name(new)) if new else output, same))
         columns: list[list[torch.Tensor]] = [[] for _ in ends]
         rows = max(1, CHUNK // self.network.config.vocab_size)
         for batch in windows.batches:
             targets = torch.from_numpy(windows.targets[batch]).reshape(-1, 1).to(self.network.device).split(rows)
             hidden = [x[batch, -windows.stride :].flatten(0, 1).split(rows) for x in (self.judged.hidden, *(e[0] for e in ends))]
             for target, model, *others in zip(targets, *hidden, strict=True):
-                P = Distribution(output.logits(model))
+                P = Distribution(output(model))
                 if not P.lse.isfinite().all():
                     raise ValueError("The model gives NaN or infinite logits: it cannot be a reference.")
-                for column, x, (_, changed, _) in zip(columns, others, ends, strict=True):
-                    column.append(P.compared(changed.logits(x), target))
+                for column, x, (_, changed, same) in zip(columns, others, ends, strict=True):
+                    with same[0].around(changed.children()):
+                        column.append(P.compared(changed(x), target))
         found = [(same, functional(windows, column)) for column, (_, _, same) in zip(columns, ends, strict=True)]
         return {variant.label: result for same, result in found for variant in same}
 

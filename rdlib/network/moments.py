@@ -53,11 +53,12 @@ class Moments:
             ValueError: it is the matrix of no linear layer.
         """
         name = weight.name if isinstance(weight, Weight) else weight
-        block, dot, module = name.removesuffix(".weight").rpartition(".")
-        key = f"{block}{dot}{SAME.get(module, module)}"
-        if key not in self.inputs:
+        if name not in self:
             raise ValueError(f"{name} is the matrix of no linear layer: its inputs have no second moments.")
-        return self.inputs[key]
+        return self.inputs[_inputs_of(name)]
+
+    def __contains__(self, name: str) -> bool:
+        return _inputs_of(name) in self.inputs
 
     @property
     def bias(self) -> str:
@@ -71,6 +72,12 @@ class Moments:
             f"H from {self.tokens:,} tokens, {self.tokens / n:.0f} for each of the {n:,} inputs of the widest "
             f"layer: a limit from it is too low by {low:.2f} bit, and by more since tokens depend on each other"
         )
+
+
+def _inputs_of(name: str) -> str:
+    """The module whose inputs are those of a weight matrix."""
+    block, dot, module = name.removesuffix(".weight").rpartition(".")
+    return f"{block}{dot}{SAME.get(module, module)}"
 
 
 class _Enough(Exception):
