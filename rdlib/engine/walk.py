@@ -143,6 +143,7 @@ class _Walker:
         for changes, same in groups.items():
             branches.append(Branch(same, self._room()))
             tensors = by_name(self._made(changes, None, None))
+            self._keep(same, tensors)
             if self.judged:
                 self.network.embed(self.judged.windows, branches[-1].hidden, tensors)
         return branches
@@ -160,8 +161,7 @@ class _Walker:
         for branch, changes, same in tasks:
             made |= self._made(changes - made.keys(), H, held_out)
             tensors = by_name({change: made[change] for change in changes})
-            for variant in same:
-                self.kept.get(variant.label, {}).update(tensors)
+            self._keep(same, tensors)
             if branch is model:
                 after.append(Branch(same, self._resumed(layer, tensors, record)))
             else:
@@ -192,6 +192,10 @@ class _Walker:
                 row["held_out"] = output_error(W.astype(np.float64) - W_hat, other) * len(W)
             self.rows[name, source] = row
         return made
+
+    def _keep(self, variants: Sequence[Variant], tensors: dict[str, np.ndarray]) -> None:
+        for variant in variants:
+            self.kept.get(variant.label, {}).update(tensors)
 
     def _room(self) -> torch.Tensor | None:
         return allocate(tuple(self.judged.hidden.shape), self.in_memory) if self.judged else None
@@ -225,8 +229,9 @@ class _Walker:
         for branch in branches:
             for changes, same in split(branch.variants, [NORM, self.network.head]).items():
                 H = self.known.output(output) if self.known and changes else None
-                new = self._made(changes, H, None)
-                ends.append((branch.hidden, self.network.output(by_name(new)) if new else output, same))
+                new = by_name(self._made(changes, H, None))
+                self._keep(same, new)
+                ends.append((branch.hidden, self.network.output(new) if new else output, same))
         columns: list[list[torch.Tensor]] = [[] for _ in ends]
         rows = max(1, CHUNK // self.network.config.vocab_size)
         for batch in windows.batches:

@@ -1,0 +1,22 @@
+"""One walk through a model of any size, layer by layer, for everything that runs it."""
+
+from rdlib.extras import extra
+
+with extra("models", "rdlib.engine"):
+    from rdlib.engine.layers import Layers
+    from rdlib.engine.text import Text
+    from rdlib.engine.variant import Given, InBfloat16, Noisy, Quantized, Stored, Variant
+    from rdlib.engine.walk import Walk, walk
+
+__all__ = [
+    "Given",
+    "InBfloat16",
+    "Layers",
+    "Noisy",
+    "Quantized",
+    "Stored",
+    "Text",
+    "Variant",
+    "Walk",
+    "walk",
+]

@@ -1,0 +1,215 @@
+"""A walk layer by layer gives what the whole network gives, to the last bit, and does nothing twice."""
+
+import numpy as np
+import pytest
+import torch
+from networks import (
+    TRAINED,
+    noisy,
+    one_torch_thread,  # noqa: F401
+    random_windows,
+    saved,
+    tiny,
+    trained,
+)
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import rdlib.engine.text
+import rdlib.engine.walk
+from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Variant, walk
+from rdlib.engine.layers import Layer, Layers
+from rdlib.functional.divergence import Functional, Reference, compare
+from rdlib.functional.proxies import error_sizes, with_noise
+from rdlib.measure import output_error
+from rdlib.models.checkpoint import Checkpoint
+from rdlib.network.architecture import LLAMA_SHAPED
+from rdlib.network.moments import second_moments
+from rdlib.network.network import bfloat16_rounding, load_network, replaced
+from rdlib.quantizers import GPTQ, PerGroup, Uniform, UniformAsymmetric
+
+MATRICES = [f"self_attn.{g}_proj.weight" for g in "qkvo"] + [f"mlp.{g}_proj.weight" for g in ("gate", "up", "down")]
+NAMES = [f"model.layers.{layer}.{matrix}" for layer in (0, 1, 2) for matrix in MATRICES]
+NORMS = [f"model.layers.{n}.{norm}_layernorm.weight" for n in (0, 2) for norm in ("input", "post_attention")]
+EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+SETS = {
+    "whole": NAMES,
+    "layer": NAMES[7:14],
+    "group": NAMES[2::7],
+    "neighbours": NAMES[6:8],
+    "end": [NORM, NAMES[-1]],
+    "embedding": [EMBEDDING, NAMES[9]],
+}
+
+
+def assert_same(one: Functional, other: Functional) -> None:
+    for name in ("kl", "reverse_kl", "total_variation", "logits_mse", "loss", "reference_loss", "agreement"):
+        assert getattr(one, name).values.tobytes() == getattr(other, name).values.tobytes(), name
+
+
+def given(label: object, tensors: dict[str, np.ndarray]) -> Variant:
+    return Variant(label, {name: Given(tensor) for name, tensor in tensors.items()})
+
+
+def assert_walk_is_the_network(network, checkpoint: Checkpoint, windows, changed: dict) -> None:
+    """Every variant at once has the output that the whole network has with its tensors, to the last bit."""
+    found = walk(checkpoint, [given(label, tensors) for label, tensors in changed.items()], windows, device="cpu")
+    reference = Reference(network, windows)
+    for label, tensors in changed.items():
+        with replaced(network, tensors):
+            assert_same(found.outputs[label], compare(network, reference))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("how", [{}, {"stride": 5, "bos": 0}], ids=str)
+def test_any_change_has_the_output_of_the_whole_network(tmp_path, how, tied):
+    network = tiny(tied)
+    single = [*NAMES, *NORMS, EMBEDDING, NORM, *([] if tied else [HEAD])]
+    changed = {name: noisy(network, name) for name in single}
+    changed |= {label: noisy(network, *names) for label, names in SETS.items()} | {"nothing": {}}
+    windows = random_windows(200, **how)
+    assert len(list(windows.batches)) > 1
+    assert_walk_is_the_network(network, saved(network, tmp_path), windows, changed)
+
+
+@pytest.mark.parametrize("kind", LLAMA_SHAPED)
+def test_every_architecture_that_is_read_runs(tmp_path, kind):
+    """Grouped and multiple heads, biases, normed queries, scaled ropes, sliding windows in some of the layers."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "initializer_range": 0.4}
+    some = {"sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "full_attention"]}
+    more = {"llama": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}}}
+    more["llama"]["rope_parameters"] |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    more["llama"]["rope_parameters"] |= {"original_max_position_embeddings": 8}
+    more |= {"mistral": {"sliding_window": 4}, "qwen2": some | {"use_sliding_window": True}}
+    more |= {"smollm3": some | {"no_rope_layers": [1, 0, 1], "pad_token_id": 0}}
+    config = AutoConfig.for_model(kind, **shape, **more.get(kind, {}))
+    network = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    checkpoint = saved(network, tmp_path)
+    changed = {name: noisy(network, name) for name in NAMES[7:]} | {"whole": noisy(network, *NAMES)}
+    assert_walk_is_the_network(network, checkpoint, random_windows(6), changed)
+    plain = load_network(checkpoint, "cpu")
+    with torch.inference_mode():
+        ids = torch.from_numpy(random_windows(6).ids[:, :-1])
+        assert torch.equal(plain(ids).logits, network(ids).logits)
+
+
+@pytest.mark.parametrize("folder", TRAINED, ids=lambda folder: folder.name)
+def test_a_trained_network_is_no_exception(folder):
+    network, checkpoint, windows = trained(folder)
+    names = [w.name for w in [*checkpoint.layer(0)[2:], *checkpoint.layer(2)[3::3]]]
+    changed = {name: noisy(network, name) for name in names} | {"all": noisy(network, *names)}
+    assert_walk_is_the_network(network, checkpoint, windows, changed)
+
+
+def test_running_in_bfloat16_is_a_variant(tmp_path):
+    network, windows = tiny(), random_windows()
+    found = walk(saved(network, tmp_path), [InBfloat16("b", Checkpoint(tmp_path))], windows, device="cpu")
+    reference = Reference(network, windows)
+    with bfloat16_rounding(network):
+        expected = compare(network, reference)
+    assert expected.kl.mean > 0
+    assert_same(found.outputs["b"], expected)
+
+
+def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
+    network, known, judged = tiny(False), random_windows(250), random_windows(30, seed=1)
+    checkpoint = saved(network, tmp_path)
+    H, other = second_moments(network, known), second_moments(network, judged)
+    quantizers = [Uniform(3), GPTQ(UniformAsymmetric(2, PerGroup(size=8)))]
+    variants = [Variant.by(q.method, [*NAMES, HEAD], q) for q in quantizers]
+    found = walk(checkpoint, variants, judged, known, keep=[quantizers[1].method], device="cpu")
+    for quantizer, variant in zip(quantizers, variants, strict=True):
+        rows = found.of(variant)
+        for name in [*NAMES, HEAD]:
+            W = checkpoint.tensor(name)
+            code = quantizer.encode(W, H[name])
+            W_hat = quantizer.decode(code)
+            assert rows.rate[name] == code.rate
+            for size, value in error_sizes(W, W_hat, H[name]).items():
+                assert rows[size][name] == pytest.approx(value, rel=1e-9), (name, size)
+            if name != HEAD:
+                held_out = output_error(W - W_hat, other[name]) * len(W)
+                assert rows.held_out[name] == pytest.approx(held_out, rel=1e-5)
+            if variant.label in found.tensors:
+                assert (found.tensors[variant.label][name] == W_hat).all()
+        totals = found.totals(variant)
+        assert totals["rate"] == pytest.approx((rows.rate * rows.weights).sum() / rows.weights.sum())
+        assert totals["output"] == pytest.approx(rows.output.sum())
+    assert len(found.points) == 2 * (len(NAMES) + 1)
+
+
+def test_a_matrix_is_made_once_and_equal_prefixes_run_once(tmp_path, monkeypatch):
+    made, runs = [], []
+    monkeypatch.setattr(Quantized, "make", _counting(Quantized.make, lambda self, name, *_: made.append(name)))
+    monkeypatch.setattr(Layer, "run", _counting(Layer.run, lambda self, x: runs.append(self.prefix)))
+    checkpoint = saved(tiny(), tmp_path)
+    scopes = {"model": NAMES, "first": NAMES[:7], "last": NAMES[14:], "down": NAMES[6::7]}
+    variants = [Variant.by(scope, names, Uniform(3)) for scope, names in scopes.items()]
+    variants += [Variant.by("twin", NAMES, Uniform(3)), Variant.by("nothing", [], Uniform(3))]
+    found = walk(checkpoint, variants, random_windows(), device="cpu")
+    assert sorted(made) == sorted(NAMES)
+    assert_same(found.outputs["model"], found.outputs["twin"])
+    # the model; "model" and its twin are one and equal "first" in the first layer; "down" resumes within it
+    assert [runs.count(f"model.layers.{n}.") for n in range(3)] == [1 + 1, 1 + 3, 1 + 3 + 1]
+
+
+def _counting(function, count):
+    def counted(*arguments):
+        count(*arguments)
+        return function(*arguments)
+
+    return counted
+
+
+def test_hidden_states_that_are_large_go_to_a_file(tmp_path, monkeypatch):
+    network = tiny()
+    checkpoint, windows = saved(network, tmp_path), random_windows()
+    variants = [given(name, noisy(network, name)) for name in NAMES[5:9]]
+    expected = walk(checkpoint, variants, windows, device="cpu")
+    found = walk(checkpoint, variants, windows, device="cpu", in_memory=100)
+    for label, functional in expected.outputs.items():
+        assert_same(found.outputs[label], functional)
+
+
+def test_a_layer_is_forgotten(tmp_path):
+    network = Layers(saved(tiny(), tmp_path), "cpu")
+    with network.layer(1) as layer:
+        assert not any(parameter.is_meta for parameter in layer.module.parameters())
+    assert all(parameter.is_meta for parameter in layer.module.parameters())
+    with pytest.raises(KeyboardInterrupt), network.layer(1) as layer:
+        raise KeyboardInterrupt
+    assert all(parameter.is_meta for parameter in layer.module.parameters())
+
+
+def test_noise_is_a_source(tmp_path):
+    checkpoint = saved(tiny(), tmp_path)
+    noise = Variant.by("noise", NAMES[3:4], Noisy(0.01, seed=3))
+    same = given("same", {NAMES[3]: with_noise(checkpoint.tensor(NAMES[3]), 0.01, seed=3)})
+    found = walk(checkpoint, [noise, same], random_windows(), device="cpu").outputs
+    assert_same(found["noise"], found["same"])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"model.layers.7.mlp.down_proj.weight": np.zeros((16, 24), np.float32)}, "does not have"),
+        ({"down": np.zeros((16, 24), np.float32)}, "does not have"),
+        ({NAMES[6]: np.zeros((3, 3), np.float32)}, "has shape"),
+        ({NAMES[6]: np.full((16, 24), np.nan, np.float32)}, "nan at"),
+        ({EMBEDDING: np.zeros((3, 3), np.float32)}, "has shape"),
+        ({NORM: np.zeros(3, np.float32)}, "has shape"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_replaced_is_refused(tmp_path, tensors, words):
+    with pytest.raises(ValueError, match=words):
+        walk(saved(tiny(), tmp_path), [given("v", tensors)], random_windows(), device="cpu")
+
+
+def test_a_matrix_that_cannot_be_made_is_named(tmp_path):
+    variant = Variant.by("v", NAMES, UniformAsymmetric(3, PerGroup(size=8)))
+    network = tiny()
+    network.get_parameter(NAMES[9])[0, 0] = float("inf")
+    with pytest.raises(ValueError, match=NAMES[9]):
+        walk(saved(network, tmp_path), [variant], random_windows(), device="cpu")
