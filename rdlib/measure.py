@@ -67,34 +67,50 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
 
 def measure_code(W: np.ndarray, quantizer: Quantizer, code: Code, H: np.ndarray | None = None) -> Point:
     """:func:`measure` where the code is already there; besides W and Ŵ, memory for ``BLOCK`` weights is enough."""
-    values, decoded = as_float32(W), quantizer.decode(code)
+    return Point(
+        method=quantizer.method,
+        bits=quantizer.bits,
+        rate=code.rate,
+        side_rate=code.side_rate,
+        symbols=np.count_nonzero(occurrences(code["index"])),
+        index_entropy=payload_entropy(code),
+        **distances(W, quantizer.decode(code), H),
+    )
+
+
+def distances(W: np.ndarray, W_hat: np.ndarray, H: np.ndarray | None = None) -> dict[str, float]:
+    """How far Ŵ is from W: mse, nmse, sqnr_db, max_error, rel_max_error and output_mse, as in :class:`Point`.
+
+    Args:
+        W: (out, in), float16, bfloat16 or float32.
+        W_hat: Ŵ, (out, in).
+        H: E[x xᵀ] of the layer's inputs, (in, in).
+
+    Raises:
+        ValueError: as :func:`measure`.
+    """
+    values = as_float32(W)
     H = None if H is None else as_moment(H, values.shape[1])
     mean, n = values.sum(dtype=np.float64) / max(values.size, 1), max(values.size, 1)
     squares, power, spread, output, max_error = np.zeros(5)
     rows = max(BLOCK // max(values.shape[1], 1), 1)
     for block in (slice(begin, begin + rows) for begin in range(0, len(values), rows)):
         wide = values[block].astype(np.float64)
-        error = wide - decoded[block]
+        error = wide - W_hat[block]
         squares += (error**2).sum()
         power += (wide**2).sum()
         spread += ((wide - mean) ** 2).sum()
         output += 0 if H is None else output_error(error, H) * len(error)
         max_error = max(max_error, np.abs(error).max(initial=0))
     mse, largest, max_error = float(squares / n), float(np.abs(values).max(initial=0)), float(max_error)
-    return Point(
-        method=quantizer.method,
-        bits=quantizer.bits,
-        rate=code.rate,
-        side_rate=code.side_rate,
-        mse=mse,
-        nmse=_ratio(mse, float(spread / n)),
-        sqnr_db=sqnr_db(mse, float(power / n)),
-        max_error=max_error,
-        rel_max_error=_ratio(max_error, largest),
-        symbols=np.count_nonzero(occurrences(code["index"])),
-        index_entropy=payload_entropy(code),
-        output_mse=float("nan") if H is None else float(output / max(len(values), 1)),
-    )
+    return {
+        "mse": mse,
+        "nmse": _ratio(mse, float(spread / n)),
+        "sqnr_db": sqnr_db(mse, float(power / n)),
+        "max_error": max_error,
+        "rel_max_error": _ratio(max_error, largest),
+        "output_mse": float("nan") if H is None else float(output / max(len(values), 1)),
+    }
 
 
 def measure_values(histogram: Histogram, shape: tuple[int, int], quantizer: Quantizer, code: Code) -> Point:

@@ -4,7 +4,7 @@ from rdlib.extras import extra
 
 with extra("models", "rdlib.engine"):
     from rdlib.engine.layers import Layers
-    from rdlib.engine.text import Text
+    from rdlib.engine.text import Text, second_moments
     from rdlib.engine.variant import Given, InBfloat16, Noisy, Quantized, Stored, Variant
     from rdlib.engine.walk import Walk, walk
 
@@ -14,6 +14,7 @@ __all__ = [
     "Layers",
     "Noisy",
     "Quantized",
+    "second_moments",
     "Stored",
     "Text",
     "Variant",

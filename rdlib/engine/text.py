@@ -1,10 +1,13 @@
 """The hidden states of a model on a text, and the second moments of what enters its matrices, layer by layer."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 
 from rdlib.engine.layers import STAGES, Layer, Layers, Output
 from rdlib.functional.divergence import IN_MEMORY, allocate
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.moments import Moments
 from rdlib.network.windows import Windows
 
@@ -55,6 +58,34 @@ class Text:
     def _moments(self, sums: dict[str, np.ndarray]) -> Moments:
         tokens = len(self.windows) * self.windows.length
         return Moments({name: (S + S.T) / (2 * tokens) for name, S in sums.items()}, tokens)
+
+
+def second_moments(
+    checkpoint: Checkpoint, windows: Windows, layers: Collection[int] | None = None, device: str | None = None
+) -> Moments:
+    """H = E[x xᵀ] over all inputs of a text, of the matrices of some layers; the network runs no further.
+
+    Args:
+        checkpoint: of the model.
+        windows: of the text; of whatever stride, every input counts.
+        layers: numbers; every layer and the output head where None.
+        device: see :class:`rdlib.engine.layers.Layers`.
+
+    Raises:
+        ValueError: the model has no such layer, or cannot be run.
+    """
+    network = Layers(checkpoint, device)
+    text, inputs = Text(network, windows), {}
+    wanted = range(len(network)) if layers is None else layers
+    if outside := set(wanted) - set(range(len(network))):
+        raise ValueError(f"{network.name} has the layers 0 … {len(network) - 1}, and no layer {min(outside)}.")
+    for number in range(max(wanted, default=-1) + 1):
+        with network.layer(number) as layer:
+            moments, _ = text.advance(layer)
+            inputs |= moments.inputs if number in wanted else {}
+    if layers is None:
+        inputs |= text.output(network.output()).inputs
+    return Moments(inputs, len(windows) * windows.length)
 
 
 def _squares(x: torch.Tensor) -> np.ndarray:

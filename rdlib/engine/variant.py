@@ -27,8 +27,8 @@ class Source(Protocol):
     method: str
     bits: float
 
-    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
-        """Ŵ, float32 (out, in), of a tensor W, and the rate in total bits per weight."""
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        """Ŵ, float32 (out, in), of a tensor W; and what it costs: rate and side_rate, where there is a code."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Quantized:
     def bits(self) -> float:
         return self.quantizer.bits
 
-    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
         code = self.quantizer.encode(W, H)
-        return self.quantizer.decode(code), code.rate
+        return self.quantizer.decode(code), {"rate": code.rate, "side_rate": code.side_rate}
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Noisy:
     method = "noise"
     bits = float("nan")
 
-    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
-        return with_noise(W, self.relative, self.seed), float("nan")
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        return with_noise(W, self.relative, self.seed), {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,10 @@ class Stored:
     def bits(self) -> float:
         return next((layer.decoder.bits for layer in self.layers.values()), float("nan"))
 
-    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
-        return self.layers[name].weight, self.layers[name].rate
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        layer = self.layers[name]
+        header = layer.code.rate - layer.rate  # ours, and none of the file's
+        return layer.weight, {"rate": layer.rate, "side_rate": layer.code.side_rate - header}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +93,8 @@ class Given:
     method = "given"
     bits = float("nan")
 
-    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
-        return self.tensor, float("nan")
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        return self.tensor, {}
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Rounded:
     method = "bfloat16"
     bits = 16
 
-    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, float]:
-        return W.astype(BFLOAT16).astype(np.float32), 16.0
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        return W.astype(BFLOAT16).astype(np.float32), {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ matrices of one variant in it, and the hidden states: of the model, and of every
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,14 @@ from rdlib.engine.text import Text
 from rdlib.engine.variant import Source, Variant
 from rdlib.functional.divergence import CHUNK, IN_MEMORY, Distribution, Functional, allocate, functional
 from rdlib.functional.proxies import error_sizes
-from rdlib.measure import output_error
+from rdlib.measure import distances, output_error
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import EMBEDDING, layer_and_group
 from rdlib.network.moments import Moments
 from rdlib.network.windows import Windows
+from rdlib.theory import spectrum
 
+SIZES = ("squared", "relative", "diagonal", "output", "relative_output", "held_out")  # of an error: they add up
 Change = tuple[str, Source]  # a tensor, and how it is made
 
 
@@ -39,11 +41,15 @@ class Walk:
             ``held_out``, tr(E H Eᵀ) under the H of the evaluation text.
         outputs: label of a variant → how far its output strays from the model's.
         tensors: label of a variant that was to be kept → its tensors, Ŵ by name.
+        spectra: name of a matrix → eigenvalues of H of the calibration text, where they were wanted.
+        held_out_spectra: the same of the evaluation text.
     """
 
-    rows: dict[Change, dict]
-    outputs: dict[Hashable, Functional]
-    tensors: dict[Hashable, dict[str, np.ndarray]]
+    rows: dict[Change, dict] = field(default_factory=dict)
+    outputs: dict[Hashable, Functional] = field(default_factory=dict)
+    tensors: dict[Hashable, dict[str, np.ndarray]] = field(default_factory=dict)
+    spectra: dict[str, np.ndarray] = field(default_factory=dict)
+    held_out_spectra: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def points(self) -> pd.DataFrame:
@@ -59,7 +65,7 @@ class Walk:
         """Of all that a variant makes anew: weights, rate, and the sums of the sizes of the errors."""
         rows = self.of(variant)
         spent = float((rows.rate * rows.weights).sum())
-        sums = rows.drop(columns=["layer", "group", "method", "bits"]).sum().to_dict()
+        sums = rows[[column for column in ("weights", *SIZES) if column in rows]].sum().to_dict()
         return sums | {"rate": spent / max(sums["weights"], 1)}
 
 
@@ -85,6 +91,7 @@ def walk(
     evaluation: Windows | None = None,
     calibration: Windows | None = None,
     keep: Collection[Hashable] = (),
+    spectra: bool = False,
     device: str | None = None,
     in_memory: int = IN_MEMORY,
 ) -> Walk:
@@ -96,6 +103,7 @@ def walk(
         evaluation: windows that the output is judged by; without them only matrices are measured.
         calibration: windows for H; without them no quantizer feeds errors back, and no error is weighed.
         keep: labels of variants whose tensors are wanted: these are held for the whole model.
+        spectra: whether the eigenvalues of every H are wanted, for limits.
         device: see :class:`rdlib.engine.layers.Layers`.
         in_memory: bytes; hidden states of a text or a variant that take more go to a temporary file.
 
@@ -103,9 +111,10 @@ def walk(
         ValueError: a variant has a tensor that the model does not have, or one that cannot be made; the message names
             it; or the model itself gives NaN or infinite logits.
     """
-    walker = _Walker(checkpoint, Layers(checkpoint, device), evaluation, calibration, in_memory)
-    walker.kept = {label: {} for label in keep}
-    return walker.run(variants)
+    found = Walk(tensors={label: {} for label in keep})
+    walker = _Walker(checkpoint, Layers(checkpoint, device), evaluation, calibration, in_memory, found, spectra)
+    walker.run(variants)
+    return found
 
 
 class _Walker:
@@ -118,15 +127,16 @@ class _Walker:
         evaluation: Windows | None,
         calibration: Windows | None,
         in_memory: int,
+        found: Walk,
+        spectra: bool,
     ):
         self.checkpoint, self.network, self.in_memory = checkpoint, network, in_memory
+        self.found, self.spectra = found, spectra
         self.judged, self.known = (
             Text(network, text, in_memory) if text else None for text in (evaluation, calibration)
         )
-        self.rows: dict[Change, dict] = {}
-        self.kept: dict[Hashable, dict[str, np.ndarray]] = {}
 
-    def run(self, variants: Sequence[Variant]) -> Walk:
+    def run(self, variants: Sequence[Variant]) -> None:
         for variant in variants:
             if unknown := [name for name in variant.sources if name not in self.network]:
                 raise ValueError(f"{variant.label} changes {unknown[0]}, which {self.network.name} does not have.")
@@ -134,7 +144,7 @@ class _Walker:
         for number in tqdm(range(len(self.network)), desc="layers", leave=False, delay=5):
             with self.network.layer(number) as layer:
                 branches = self._through(layer, branches)
-        return Walk(self.rows, self._outputs(branches), self.kept)
+        self.found.outputs.update(self._outputs(branches))
 
     def _embedded(self, variants: Sequence[Variant]) -> list[Branch]:
         """What enters the first layer.  The first branch is the model itself."""
@@ -156,6 +166,8 @@ class _Walker:
         tasks = [task for task in tasks if task[0] is not model or task[1]]
         H = self.known.advance(layer)[0] if self.known else None
         held_out, record = self.judged.advance(layer, model.variants != sum(unchanged, [])) if self.judged else (None, {})
+        if self.spectra:
+            self._take_spectra(layer, H, held_out)
         after = [Branch(sum(unchanged, []), model.hidden)]
         made, uses = {}, Counter(change for _, changes, _ in tasks for change in changes)
         for branch, changes, same in tasks:
@@ -172,6 +184,13 @@ class _Walker:
             made = {change: W_hat for change, W_hat in made.items() if uses[change]}
         return after
 
+    def _take_spectra(self, layer: Layer, *moments: Moments | None) -> None:
+        """Eigenvalues of the H of a layer's inputs, of either text."""
+        for known, wanted in zip(moments, (self.found.spectra, self.found.held_out_spectra), strict=True):
+            if known:
+                by_input = {id(H): spectrum(H) for H in known.inputs.values()}
+                wanted |= {name: by_input[id(known[name])] for name in layer.names if name in known}
+
     def _made(self, changes: Collection[Change], H: Moments | None, held_out: Moments | None) -> dict[Change, np.ndarray]:
         """Ŵ of some matrices, which are measured."""
         made = {}
@@ -179,23 +198,26 @@ class _Walker:
             W = self.checkpoint.tensor(name)
             moment, other = (m[name] if m and name in m else None for m in (H, held_out))
             try:
-                W_hat, rate = source.make(name, W, moment)
+                W_hat, rates = source.make(name, W, moment)
             except ValueError as error:
                 raise ValueError(f"{name}, {source.method}: {error}") from None
             made[name, source] = W_hat
             layer, group = layer_and_group(name)
             row = {"layer": layer, "group": group, "weights": W.size}
-            row |= {"method": source.method, "bits": source.bits, "rate": rate}
+            row |= {"method": source.method, "bits": source.bits, "rate": float("nan")} | rates
+            if group:
+                row |= {"power": float(np.mean(W.astype(np.float64) ** 2))} | distances(W, W_hat)
             if moment is not None:
                 row |= error_sizes(W, W_hat, moment)
+                row["output_mse"] = row["output"] / len(W)
             if moment is not None and other is not None:
                 row["held_out"] = output_error(W.astype(np.float64) - W_hat, other) * len(W)
-            self.rows[name, source] = row
+            self.found.rows[name, source] = row
         return made
 
     def _keep(self, variants: Sequence[Variant], tensors: dict[str, np.ndarray]) -> None:
         for variant in variants:
-            self.kept.get(variant.label, {}).update(tensors)
+            self.found.tensors.get(variant.label, {}).update(tensors)
 
     def _room(self) -> torch.Tensor | None:
         return allocate(tuple(self.judged.hidden.shape), self.in_memory) if self.judged else None
