@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 
 from rdlib.files import content_hash, sha256
-from rdlib.models import find_model
+from rdlib.models import find_model, hub
 from rdlib.runs import notebook
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -55,7 +55,7 @@ def inputs(folder: Path, parameters: dict[str, dict[str, object]]) -> dict[str, 
 def revision(model: str) -> str | None:
     """The commit that the hub now has of a model, which is downloaded; None of one that cannot be had."""
     try:
-        return find_model(model).name  # of the snapshot in the hub's cache
+        return hub.revision(find_model(model))
     except ValueError:  # private, gone, or no connection: the notebook says so where it matters
         return None
 
