@@ -42,8 +42,9 @@ def run(root: Path, name: str) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files(folder)}
+    """Every file below a folder that is the same every time."""
+    found = [path for path in files(folder) if path.name != "effort.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def files(folder: Path) -> list[Path]:
@@ -123,6 +124,12 @@ def test_nothing_tells_where_or_when(finished):
         assert b"start_time" not in data, name
     executed = nbformat.read(finished / "build/demo/01_one.ipynb", as_version=4)
     assert executed == notebook.tidy(nbformat.from_dict(json.loads(json.dumps(executed))))
+
+
+def test_what_it_took(finished):
+    effort = json.loads((finished / "build/demo/effort.json").read_text())
+    assert list(effort) == ["01_one", "02_two"]
+    assert all(took["seconds"] > 0 and 0.02 < took["gigabytes"] < 4 for took in effort.values())
 
 
 def test_warnings_are_shown(project, capfd):
@@ -287,7 +294,7 @@ def test_a_kernel_holds_the_lock_of_its_run(project):
     """So that none that outlives its run can write into the folder of the next."""
     make(project, "03_three", "import os\n\nprint(os.fstat(divisor).st_ino)")
     with exclusive(project / "build/demo") as lock:
-        executed = notebook.execute(project / "notebooks/03_three.ipynb", {"divisor": lock}, [lock])
+        executed, _ = notebook.execute(project / "notebooks/03_three.ipynb", {"divisor": lock}, [lock])
     assert int(executed.cells[-1].outputs[0].text) == (project / "build/demo/state/lock").stat().st_ino
 
 

