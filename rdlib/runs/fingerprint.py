@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 
 from rdlib.files import content_hash, sha256
-from rdlib.models import find_model
+from rdlib.models import find_model, hub
 from rdlib.models.packaged import SMOLLM2, find_packaged
 from rdlib.runs import notebook
 
@@ -62,7 +62,7 @@ def models(parameters: dict[str, object]) -> list[str]:
 def revision(model: str) -> str | None:
     """The commit that the hub now has of a model, which is downloaded; None of one that cannot be had."""
     try:
-        return find_model(model).name  # of the snapshot in the hub's cache
+        return hub.revision(find_model(model))
     except ValueError:  # private, gone, or no connection: the notebook says so where it matters
         return None
 
