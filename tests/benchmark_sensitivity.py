@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from rdlib.functional.sensitivity import Replay
 from tqdm import tqdm
 
 from rdlib.functional.divergence import Reference, compare
-from rdlib.functional.sensitivity import Replay
 from rdlib.models.checkpoint import open_checkpoint
 from rdlib.network.network import load_network, replaced
 from rdlib.network.texts import load_tokenizer

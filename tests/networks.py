@@ -1,6 +1,7 @@
 """Networks for tests: a small random Llama, the trained ones that are here, and windows of random tokens."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rdlib.functional.divergence import Distribution, Functional, functional
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.hub import EMBEDDED
-from rdlib.network.network import load_network
+from rdlib.network.network import load_network, replaced
 from rdlib.network.texts import load_tokenizer
 from rdlib.network.windows import Windows, cut_windows, read_tokens
 
@@ -84,6 +86,46 @@ def bits_of(network: LlamaForCausalLM) -> dict[str, bytes]:
     """Every parameter and buffer, to the last bit."""
     state = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers())
     return {name: tensor.cpu().numpy().tobytes() for name, tensor in state.items()}
+
+
+class Reference:
+    """P by a plain call of the network: what a walk has to agree with."""
+
+    def __init__(self, network: LlamaForCausalLM, windows: Windows):
+        self.windows, self.logits = windows, logits_of(network, windows)[:, -windows.stride :]
+
+
+def compare(network: LlamaForCausalLM, reference: Reference) -> Functional:
+    """Q by a plain call of the network, against P."""
+    windows = reference.windows
+    return compare_logits(logits_of(network, windows)[:, -windows.stride :], reference)
+
+
+def compare_logits(logits: torch.Tensor, reference: Reference) -> Functional:
+    """Q, (windows, predictions, vocabulary), against P."""
+    columns = []
+    for P, Q, ids in zip(reference.logits, logits, reference.windows.targets, strict=True):
+        columns.append(Distribution(P).compared(Q, torch.from_numpy(ids)[:, None]))
+    return functional(reference.windows, columns)
+
+
+@contextmanager
+def bfloat16_rounding(network: LlamaForCausalLM) -> Iterator[None]:
+    """The network with its weights, and what enters and leaves every module, rounded to bfloat16."""
+
+    def rounded(value):
+        if isinstance(value, tuple):
+            return tuple(map(rounded, value))
+        return value.bfloat16().float() if isinstance(value, torch.Tensor) else value
+
+    weights = {name: rounded(W).numpy() for name, W in network.named_parameters()}
+    with replaced(network, weights), ExitStack() as stack:
+        for module in network.modules():
+            if module not in (network, network.model):
+                stack.callback(module.register_forward_hook(lambda m, x, y: rounded(y)).remove)
+            if isinstance(module, torch.nn.Linear):
+                stack.callback(module.register_forward_pre_hook(lambda m, x: rounded(x)).remove)
+        yield
 
 
 def logits_of(network: LlamaForCausalLM, windows: Windows) -> torch.Tensor:

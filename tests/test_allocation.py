@@ -12,8 +12,7 @@ from sources import one_thread  # noqa: F401
 
 from rdlib.allocation.plan import Plan, from_spec, spec_of
 from rdlib.allocation.rules import exact, lagrangian, uniform
-from rdlib.network.moments import second_moments
-from rdlib.network.network import load_network
+from rdlib.engine import second_moments, walk
 from rdlib.quantizers import E8, GPTQ, FeedbackTrellis, LatticeCoded, PerGroup, Rotated, Uniform, WaterSIC
 
 METHODS = [exact, lagrangian]
@@ -186,23 +185,20 @@ def test_a_hyper_parameter_that_is_not_public_is_refused():
         spec_of(object())
 
 
-def test_a_plan_is_applied_with_the_moments_of_each_tensor(tmp_path):
+def test_a_plan_is_a_variant_of_the_model(tmp_path):
     checkpoint = saved(tiny(), tmp_path / "m")
-    moments = second_moments(load_network(checkpoint, "cpu"), random_windows(20))
+    moments = second_moments(checkpoint, random_windows(20))
     names = [weight.name for weight in checkpoint.layer(1)]
     plan = Plan(dict.fromkeys(names, GPTQ(Uniform(3))))
-    applied = plan.applied(checkpoint, moments)
-    assert list(applied.tensors) == names
+    found = walk(checkpoint, [plan.variant()], calibration=random_windows(20), keep=["plan"])
+    assert found.tensors["plan"].keys() == set(names)
     for name in names:
-        W = checkpoint.tensor(name)
-        code = plan.quantizers[name].encode(W, moments[name])
-        assert np.array_equal(applied.tensors[name], plan.quantizers[name].decode(code))
-        assert applied.rates[name] == code.rate
-    spent = sum(applied.rates[name] * checkpoint.size(name) for name in names)
-    assert applied.rate == pytest.approx(spent / sum(checkpoint.size(name) for name in names))
+        code = plan.quantizers[name].encode(checkpoint.tensor(name), moments[name])
+        assert np.array_equal(found.tensors["plan"][name], plan.quantizers[name].decode(code))
+        assert found.of(plan.variant()).rate[name] == code.rate
 
 
-def test_a_tensor_that_cannot_be_quantized_is_named(tmp_path):
+def test_a_tensor_that_is_not_there_is_named(tmp_path):
     checkpoint = saved(tiny(), tmp_path / "m")
-    with pytest.raises(ValueError, match=r"^nothing.weight, .*no tensor"):
-        Plan({"nothing.weight": Uniform(3)}).applied(checkpoint)
+    with pytest.raises(ValueError, match=r"plan changes nothing.weight, which m does not have"):
+        walk(checkpoint, [Plan({"nothing.weight": Uniform(3)}).variant()])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from networks import one_torch_thread, random_windows  # noqa: F401
+from rdlib.functional.quantized_model import read_model
 from tiny_llama import (
     BFLOAT16,
     DOWN1,
@@ -34,7 +35,6 @@ from rdlib.checkpoints.awq import Awq
 from rdlib.checkpoints.gptq import Gptq
 from rdlib.checkpoints.unquantized import left_alone
 from rdlib.code.code import Code
-from rdlib.functional.quantized_model import read_model
 from rdlib.measure import measure, measure_code
 from rdlib.models import Kind, open_checkpoint
 from rdlib.network import load_network, second_moments

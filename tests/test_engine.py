@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 from networks import (
+    DEVICES,
     TRAINED,
+    VOCABULARY,
+    Reference,
+    bfloat16_rounding,
+    compare,
+    logits_of,
     noisy,
     one_torch_thread,  # noqa: F401
     random_windows,
@@ -14,20 +20,22 @@ from networks import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import rdlib.engine.text
-import rdlib.engine.walk
-from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Variant, walk
+import rdlib.engine.walker
+from rdlib.checkpoints import aligned, open_quantized
+from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, second_moments, walk
 from rdlib.engine.layers import Layer, Layers
-from rdlib.functional.divergence import Functional, Reference, compare
+from rdlib.functional.divergence import Functional
 from rdlib.functional.proxies import error_sizes, with_noise
 from rdlib.measure import output_error
-from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 from rdlib.network.architecture import LLAMA_SHAPED
-from rdlib.network.moments import second_moments
-from rdlib.network.network import bfloat16_rounding, load_network, replaced
+from rdlib.network.network import load_network, replaced
+from rdlib.network.windows import Windows
 from rdlib.quantizers import GPTQ, PerGroup, Uniform, UniformAsymmetric
 
-MATRICES = [f"self_attn.{g}_proj.weight" for g in "qkvo"] + [f"mlp.{g}_proj.weight" for g in ("gate", "up", "down")]
+MATRICES = [f"self_attn.{g}_proj.weight" for g in "qkvo"] + [
+    f"mlp.{g}_proj.weight" for g in ("gate", "up", "down")
+]
 NAMES = [f"model.layers.{layer}.{matrix}" for layer in (0, 1, 2) for matrix in MATRICES]
 NORMS = [f"model.layers.{n}.{norm}_layernorm.weight" for n in (0, 2) for norm in ("input", "post_attention")]
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
@@ -52,7 +60,9 @@ def given(label: object, tensors: dict[str, np.ndarray]) -> Variant:
 
 def assert_walk_is_the_network(network, checkpoint: Checkpoint, windows, changed: dict) -> None:
     """Every variant at once has the output that the whole network has with its tensors, to the last bit."""
-    found = walk(checkpoint, [given(label, tensors) for label, tensors in changed.items()], windows, device="cpu")
+    found = walk(
+        checkpoint, [given(label, tensors) for label, tensors in changed.items()], windows, device="cpu"
+    )
     reference = Reference(network, windows)
     for label, tensors in changed.items():
         with replaced(network, tensors):
@@ -115,7 +125,7 @@ def test_running_in_bfloat16_is_a_variant(tmp_path):
 def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
     network, known, judged = tiny(False), random_windows(250), random_windows(30, seed=1)
     checkpoint = saved(network, tmp_path)
-    H, other = second_moments(network, known), second_moments(network, judged)
+    H, other = second_moments(checkpoint, known), second_moments(checkpoint, judged)
     quantizers = [Uniform(3), GPTQ(UniformAsymmetric(2, PerGroup(size=8)))]
     variants = [Variant.by(q.method, [*NAMES, HEAD], q) for q in quantizers]
     found = walk(checkpoint, variants, judged, known, keep=[quantizers[1].method], device="cpu")
@@ -141,7 +151,9 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
 
 def test_a_matrix_is_made_once_and_equal_prefixes_run_once(tmp_path, monkeypatch):
     made, runs = [], []
-    monkeypatch.setattr(Quantized, "make", _counting(Quantized.make, lambda self, name, *_: made.append(name)))
+    monkeypatch.setattr(
+        Quantized, "make", _counting(Quantized.make, lambda self, name, *_: made.append(name))
+    )
     monkeypatch.setattr(Layer, "run", _counting(Layer.run, lambda self, x: runs.append(self.prefix)))
     checkpoint = saved(tiny(), tmp_path)
     scopes = {"model": NAMES, "first": NAMES[:7], "last": NAMES[14:], "down": NAMES[6::7]}
@@ -213,3 +225,72 @@ def test_a_matrix_that_cannot_be_made_is_named(tmp_path):
     network.get_parameter(NAMES[9])[0, 0] = float("inf")
     with pytest.raises(ValueError, match=NAMES[9]):
         walk(saved(network, tmp_path), [variant], random_windows(), device="cpu")
+
+
+def test_a_model_that_is_not_finite_is_no_reference(tmp_path):
+    network = tiny(tied=False)
+    network.lm_head.weight.data[3] = 1e38
+    with pytest.raises(ValueError, match="NaN or infinite logits"):
+        walk(saved(network, tmp_path), [], random_windows(), device="cpu")
+
+
+def test_tokens_of_another_model_are_refused(tmp_path):
+    checkpoint = saved(tiny(), tmp_path)
+    for ids in (np.full((2, 9), VOCABULARY), np.full((2, 9), -1)):
+        with pytest.raises(ValueError, match=f"the network knows 0 … {VOCABULARY - 1}: the tokenizer"):
+            walk(checkpoint, [], Windows(ids, 8), device="cpu")
+
+
+def test_the_size_of_a_chunk_does_not_matter(tmp_path, monkeypatch):
+    network = tiny()
+    checkpoint, variants, rows = saved(network, tmp_path), [given("v", noisy(network, NAMES[6]))], []
+    for chunk in (1, 7 * VOCABULARY, 1 << 18):
+        monkeypatch.setattr(rdlib.engine.walker, "CHUNK", chunk)
+        rows.append(walk(checkpoint, variants, random_windows(), device="cpu").outputs["v"].row)
+    assert rows[0] == pytest.approx(rows[1], rel=1e-9)
+    assert rows[0] == pytest.approx(rows[2], rel=1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_any_device_gives_the_same(tmp_path, device):
+    network = tiny()
+    checkpoint, windows = saved(network, tmp_path), random_windows()
+    variants = [Variant.by("v", NAMES, Uniform(3))]
+    here, there = (walk(checkpoint, variants, windows, windows, device=d) for d in ("cpu", device))
+    for name in ("kl", "reverse_kl", "total_variation", "logits_mse", "loss"):
+        ours, theirs = (getattr(found.outputs["v"], name).values for found in (here, there))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert here.of(variants[0]).output.to_numpy() == pytest.approx(
+        there.of(variants[0]).output.to_numpy(), rel=1e-4
+    )
+
+
+def test_rounding_makes_the_noise_of_a_network_that_runs_in_bfloat16(tmp_path):
+    """Its size, to some tens of per cent; its values differ, as the order of sums in a matrix product does."""
+    ratios = []
+    for seed in range(4):
+        network, windows = tiny(seed=seed), random_windows(seed=seed)
+        checkpoint = saved(network, tmp_path / str(seed))
+        ours = (
+            walk(checkpoint, [InBfloat16("b", checkpoint)], windows, device="cpu")
+            .outputs["b"]
+            .logits_mse.mean
+        )
+        exact = logits_of(network, windows)
+        theirs = logits_of(network.to(torch.bfloat16), windows).float() - exact
+        ratios.append(ours / float(theirs.square().mean()))
+    assert 0.6 < np.mean(ratios) < 1.2
+
+
+@pytest.mark.parametrize("name", ["auto-gptq", "autoawq"])
+def test_a_checkpoint_is_read_in_the_coordinates_of_its_model(name):
+    checkpoint, quantized = open_checkpoint("embedded"), open_quantized(name)
+    layers = dict(aligned(quantized, checkpoint))
+    variant = Variant.by(name, layers, Stored(name, layers))
+    found = walk(checkpoint, [variant], keep=[name], device="cpu")
+    rows = found.of(variant)
+    assert set(rows.method) == {name} and set(rows.bits) == {4}
+    assert all((found.tensors[name][layer] == packed.weight).all() for layer, packed in layers.items())
+    assert (rows.nmse < 0.03).all(), "four bits in groups of 128 keep more than 15 dB"
+    total = quantized.rates.loc["quantized layers", "rate"]
+    assert found.totals(variant)["rate"] == pytest.approx(total)

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rdlib.allocation.export import QUANTIZED, export
 from rdlib.allocation.plan import Plan, from_spec, uniform_plan
+from rdlib.engine import second_moments, walk
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.hub import EMBEDDED
-from rdlib.network.moments import second_moments
 from rdlib.network.network import load_network, replaced
 from rdlib.quantizers import GPTQ, MinMax, PerGroup, Uniform, UniformAsymmetric
 
@@ -29,7 +29,8 @@ def test_transformers_loads_the_weights_of_the_plan(tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto").eval()
     assert loaded.dtype == torch.float32
     network = load_network(checkpoint, "cpu")
-    with torch.inference_mode(), replaced(network, plan.applied(checkpoint).tensors):
+    tensors = walk(checkpoint, [plan.variant()], keep=["plan"]).tensors["plan"]
+    with torch.inference_mode(), replaced(network, tensors):
         assert torch.equal(loaded(ids).logits, network(ids).logits)
     text = "Once upon a time"
     ours, original = (AutoTokenizer.from_pretrained(f) for f in (tmp_path / "model", EMBEDDED))
@@ -39,9 +40,10 @@ def test_transformers_loads_the_weights_of_the_plan(tmp_path):
 
 def test_the_plan_and_the_true_rates_are_beside_the_weights(tmp_path):
     checkpoint = saved(tiny(), tmp_path / "original")
-    moments = second_moments(load_network(checkpoint, "cpu"), random_windows(20))
+    windows = random_windows(20)
+    moments = second_moments(checkpoint, windows)
     plan = uniform_plan(GPTQ(Uniform(3)), checkpoint)
-    rates = export(checkpoint, plan, tmp_path / "model", moments)
+    rates = export(checkpoint, plan, tmp_path / "model", windows)
     told = json.loads((tmp_path / "model" / QUANTIZED).read_text())
     codes = {n: q.encode(checkpoint.tensor(n), moments[n]) for n, q in plan.quantizers.items()}
     assert told["rates"] == rates == {name: code.rate for name, code in codes.items()}
@@ -74,7 +76,7 @@ def test_a_folder_is_not_written_over(tmp_path):
 def test_nothing_is_left_where_it_fails(tmp_path, monkeypatch):
     checkpoint = saved(tiny(), tmp_path / "original")
     before = set(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="no tensor 'nothing.weight'"):
+    with pytest.raises(ValueError, match="changes nothing.weight, which original does not have"):
         export(checkpoint, Plan({"nothing.weight": Uniform(3)}), tmp_path / "model")
     monkeypatch.setattr("rdlib.files.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

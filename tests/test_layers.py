@@ -26,8 +26,12 @@ BELOW: dict[str, set[str]] = {
     "plot": {"extras", "histogram", "theory"},
     "checkpoints": {"code", "files", "histogram", "models", "quantizers", "weights"},
     "network": {"extras", "files", "models", "theory", "weights"},
-    "functional": {"checkpoints", "code", "extras", "measure", "models", "network", "quantizers", "weights"},
-    "allocation": {"files", "functional", "models", "network", "quantizers", "weights"},
+    "functional": {"extras", "measure", "network", "weights"},
+    "engine": {
+        *("checkpoints", "extras", "functional", "measure", "models"),
+        *("network", "quantizers", "theory", "weights"),
+    },
+    "allocation": {"engine", "files", "models", "network", "quantizers"},
     "census": {
         *("code", "extras", "files", "histogram", "measure", "models", "plot"),
         *("quantizers", "statistics", "theory", "weights"),

@@ -8,7 +8,8 @@ import torch
 from networks import (
     DEVICES,
     TRAINED,
-    bits_of,
+    Reference,
+    compare,
     noisy,
     one_torch_thread,  # noqa: F401
     random_windows,
@@ -17,12 +18,11 @@ from networks import (
     trained,
 )
 
-import rdlib.network.moments
-from rdlib.functional.divergence import Reference, compare
+from rdlib.engine import Layers, Moments, second_moments
+from rdlib.engine.layers import STAGES
 from rdlib.measure import measure, output_error
 from rdlib.models.checkpoint import Weight
-from rdlib.network.moments import INPUTS, Moments, cached_moments, second_moments
-from rdlib.network.network import load_network, replaced
+from rdlib.network.network import replaced
 from rdlib.quantizers import Uniform
 
 LINEAR = [f"self_attn.{g}_proj" for g in "qkvo"] + [f"mlp.{g}_proj" for g in ("gate", "up", "down")]
@@ -56,10 +56,10 @@ def assert_is_mean_of_products(moments: Moments, seen: dict) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("how", [{}, {"stride": 5, "bos": 0}], ids=str)
-def test_they_are_the_mean_of_the_products_of_all_inputs(how, tied):
+def test_they_are_the_mean_of_the_products_of_all_inputs(tmp_path, how, tied):
     network, windows = tiny(tied), random_windows(250, **how)
     assert len(list(windows.batches)) > 1
-    moments = second_moments(network, windows)
+    moments = second_moments(saved(network, tmp_path), windows)
     assert moments.tokens == 250 * 12
     assert_is_mean_of_products(moments, observed(network, windows))
 
@@ -67,20 +67,22 @@ def test_they_are_the_mean_of_the_products_of_all_inputs(how, tied):
 @pytest.mark.parametrize("folder", TRAINED, ids=lambda folder: folder.name)
 def test_they_are_right_to_float32_on_a_trained_network(folder):
     network, checkpoint, windows = trained(folder)
-    moments, seen = second_moments(network, windows), observed(network, windows)
+    moments, seen = second_moments(checkpoint, windows), observed(network, windows)
     assert_is_mean_of_products(moments, seen)
     for weight in checkpoint.layer(0):
         X, H = seen[weight.name.removesuffix(".weight")][0], moments[weight]
         assert np.linalg.norm(H - X.T @ X / len(X)) < 1e-6 * np.linalg.norm(H)
 
 
-def test_those_of_some_layers_are_the_same_and_the_network_runs_no_further():
-    network, windows = tiny(), random_windows(20)
-    every, ran = second_moments(network, windows), []
-    network.model.layers[2].register_forward_hook(lambda *_: ran.append(2))
-    some = second_moments(network, windows, layers=[0, 1])
-    assert len(some.inputs) == 2 * len(INPUTS) and not ran
+def test_those_of_some_layers_are_the_same_and_the_network_runs_no_further(tmp_path, monkeypatch):
+    checkpoint, windows, ran = saved(tiny(), tmp_path), random_windows(20), []
+    every, layer = second_moments(checkpoint, windows), Layers.layer
+    monkeypatch.setattr(Layers, "layer", lambda self, number: ran.append(number) or layer(self, number))
+    some = second_moments(checkpoint, windows, layers=[0, 1])
+    assert len(some.inputs) == 2 * len(STAGES) and ran == [0, 1]
     assert all((H == every.inputs[name]).all() for name, H in some.inputs.items())
+    with pytest.raises(ValueError, match="has the layers 0 … 2, and no layer 3"):
+        second_moments(checkpoint, windows, layers=[1, 3])
 
 
 @pytest.mark.parametrize(
@@ -91,9 +93,9 @@ def test_a_limit_from_few_tokens_is_shown_with_its_bias(tokens, words):
     assert re.search(words, moments.bias)
 
 
-def test_they_are_symmetric_positive_and_read_only():
-    moments = second_moments(tiny(), random_windows(20))
-    assert len(moments.inputs) == 3 * len(INPUTS) + 1
+def test_they_are_symmetric_positive_and_read_only(tmp_path):
+    moments = second_moments(saved(tiny(), tmp_path), random_windows(20))
+    assert len(moments.inputs) == 3 * len(STAGES) + 1
     for H in moments.inputs.values():
         assert H.dtype == np.float64 and (H.T == H).all()
         assert np.linalg.eigvalsh(H)[0] > -1e-6 * np.trace(H)
@@ -101,25 +103,28 @@ def test_they_are_symmetric_positive_and_read_only():
             H[0, 0] = 1
 
 
-def test_who_reads_the_same_input_has_the_same_array():
-    moments = second_moments(tiny(), random_windows())
+def test_who_reads_the_same_input_has_the_same_array(tmp_path):
+    moments = second_moments(saved(tiny(), tmp_path), random_windows())
     arrays = [id(moments[f"model.layers.1.{name}.weight"]) for name in LINEAR]
     q, k, v, o, gate, up, down = arrays
     assert q == k == v and gate == up and len({q, o, gate, down}) == 4
 
 
-def test_a_weight_is_a_name():
-    moments, name = second_moments(tiny(), random_windows()), "model.layers.2.mlp.up_proj.weight"
+def test_a_weight_is_a_name(tmp_path):
+    moments, name = (
+        second_moments(saved(tiny(), tmp_path), random_windows()),
+        "model.layers.2.mlp.up_proj.weight",
+    )
     assert moments[Weight(name, 2, "up", (24, 16), "F32")] is moments[name]
     for other in ("model.embed_tokens.weight", "model.norm.weight", "model.layers.3.mlp.up_proj.weight"):
         with pytest.raises(ValueError, match=f"{other} is the matrix of no linear layer"):
             _ = moments[other]
 
 
-def test_the_error_of_an_output_is_what_they_say():
+def test_the_error_of_an_output_is_what_they_say(tmp_path):
     """tr(E H Eᵀ) / out is the mean squared change of the module's output on the very same inputs."""
     network, windows = tiny(), random_windows(30)
-    moments, seen = second_moments(network, windows), observed(network, windows)
+    moments, seen = second_moments(saved(network, tmp_path), windows), observed(network, windows)
     for name, (X, Y) in seen.items():
         W = network.get_submodule(name).weight.numpy()
         quantizer = Uniform(3)
@@ -130,9 +135,12 @@ def test_the_error_of_an_output_is_what_they_say():
         assert measure(W, quantizer, H).output_mse == pytest.approx(change, rel=1e-5)
 
 
-def test_the_error_of_an_untied_head_is_that_of_the_logits():
+def test_the_error_of_an_untied_head_is_that_of_the_logits(tmp_path):
     network, windows = tiny(tied=False), random_windows(30)
-    reference, H = Reference(network, windows), second_moments(network, windows)["lm_head.weight"]
+    reference, H = (
+        Reference(network, windows),
+        second_moments(saved(network, tmp_path), windows)["lm_head.weight"],
+    )
     new = noisy(network, "lm_head.weight")
     E = network.lm_head.weight.numpy() - new["lm_head.weight"].astype(np.float64)
     with replaced(network, new):
@@ -140,76 +148,9 @@ def test_the_error_of_an_untied_head_is_that_of_the_logits():
     assert output_error(E, H) == pytest.approx(mse, rel=1e-5)
 
 
-def test_the_network_is_left_as_it_was():
-    network = tiny()
-    before = bits_of(network)
-    second_moments(network, random_windows())
-    assert bits_of(network) == before
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
-
-
 @pytest.mark.parametrize("device", DEVICES)
 def test_they_are_the_same_on_any_device(tmp_path, device):
-    network, windows = tiny(), random_windows()
-    there = second_moments(load_network(saved(network, tmp_path / "m"), device), windows)
-    for name, H in second_moments(network, windows).inputs.items():
+    checkpoint, windows = saved(tiny(), tmp_path), random_windows()
+    there = second_moments(checkpoint, windows, device=device)
+    for name, H in second_moments(checkpoint, windows, device="cpu").inputs.items():
         np.testing.assert_allclose(there.inputs[name], H, atol=1e-4 * abs(H).max())
-
-
-# In a file
-
-
-def test_they_are_computed_once_for_the_same_weights_and_text(tmp_path, monkeypatch):
-    network, windows = tiny(), random_windows()
-    checkpoint = saved(network, tmp_path / "m")
-    first = cached_moments(network, checkpoint, windows, tmp_path / "results")
-    calls = []
-    compute = second_moments
-
-    def counted(*arguments):
-        calls.append(arguments)
-        return compute(*arguments)
-
-    monkeypatch.setattr(rdlib.network.moments, "second_moments", counted)
-    again = cached_moments(network, checkpoint, windows, str(tmp_path / "results"))
-    assert not calls and again.tokens == first.tokens == 60
-    for moments in (first, again):
-        for name, H in compute(network, windows).inputs.items():
-            assert moments.inputs[name].tobytes() == H.tobytes()
-            assert not moments.inputs[name].flags.writeable
-    other = saved(tiny(seed=1), tmp_path / "other")
-    cached_moments(network, checkpoint, random_windows(stride=5), tmp_path / "results")
-    cached_moments(network, other, windows, tmp_path / "results")
-    cached_moments(network, other, windows, tmp_path / "results", layers=[1])
-    assert len(calls) == 3
-    files = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert len(files) == 4 and all(name.endswith(".safetensors") for name in files)
-    assert sum(name.split("-")[1] == checkpoint.sha256[:16] for name in files) == 2
-
-
-def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
-    checkpoint = saved(tiny(), tmp_path / "m")
-    monkeypatch.chdir(tmp_path)
-    cached_moments(tiny(), checkpoint, random_windows(), "")
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-@pytest.mark.parametrize("kept", [0, 5, 300, -1])
-def test_a_truncated_file_is_named(tmp_path, kept):
-    network, windows = tiny(), random_windows()
-    checkpoint = saved(network, tmp_path / "m")
-    cached_moments(network, checkpoint, windows, tmp_path)
-    (file,) = tmp_path.glob("moments-*")
-    file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"{file.name} cannot be read .*: delete it and run again"):
-        cached_moments(network, checkpoint, windows, tmp_path)
-
-
-def test_a_run_that_is_stopped_leaves_no_file(tmp_path, monkeypatch):
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("rdlib.files.os.replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        cached_moments(tiny(), saved(tiny(), tmp_path / "m"), random_windows(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]

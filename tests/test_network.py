@@ -20,7 +20,7 @@ from networks import (
 from safetensors.numpy import load_file, save_file
 
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.network.network import bfloat16_rounding, input_device, load_network, replaced
+from rdlib.network.network import input_device, load_network, replaced
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 DOWN = "model.layers.2.mlp.down_proj.weight"
@@ -261,31 +261,3 @@ def test_a_network_spread_by_accelerate_is_the_same_network(tmp_path, device_map
             raise RuntimeError("on purpose")
     assert torch.equal(logits_of(network, windows).cpu(), expected)
     assert input_device(network).type in DEVICES
-
-
-# The noise of bfloat16
-
-
-def test_what_leaves_a_rounded_network_is_bfloat16():
-    network, windows = tiny(), random_windows()
-    before, exact = bits_of(network), logits_of(network, windows)
-    with bfloat16_rounding(network):
-        rounded = logits_of(network, windows)
-        W = network.get_parameter(Q)
-        assert torch.equal(W, W.bfloat16().float())
-    assert torch.equal(rounded, rounded.bfloat16().float()) and not torch.equal(rounded, exact)
-    assert bits_of(network) == before
-    assert torch.equal(logits_of(network, windows), exact), "no hook is left"
-
-
-def test_rounding_makes_the_noise_of_a_network_that_runs_in_bfloat16():
-    """Its size, to some tens of per cent; its values differ, as the order of sums in a matrix product does."""
-    ratios = []
-    for seed in range(4):
-        network, windows = tiny(seed=seed), random_windows(seed=seed)
-        exact = logits_of(network, windows)
-        with bfloat16_rounding(network):
-            ours = logits_of(network, windows) - exact
-        theirs = logits_of(network.to(torch.bfloat16), windows).float() - exact
-        ratios.append(float(ours.square().mean() / theirs.square().mean()))
-    assert 0.6 < np.mean(ratios) < 1.2

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from networks import noisy, one_torch_thread, random_windows, tiny  # noqa: F401
+from networks import one_torch_thread, random_windows, saved, tiny  # noqa: F401
 from scipy.stats import spearmanr
 from sources import gaussian
 
-from rdlib.functional.divergence import Reference
-from rdlib.functional.proxies import error_sizes, noise_response, slope, spearman, with_noise
-from rdlib.functional.sensitivity import Replay
+from rdlib.engine import Noisy, Variant, walk
+from rdlib.functional.proxies import error_sizes, slope, spearman, with_noise
 from rdlib.measure import output_error
 
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -71,27 +70,26 @@ def test_a_slope_goes_through_the_origin():
     assert all(((y - best * x) ** 2).sum() < ((y - a * x) ** 2).sum() for a in (best - 0.01, best + 0.01))
 
 
-def test_small_noise_costs_divergence_in_proportion_to_its_square():
+def test_small_noise_costs_divergence_in_proportion_to_its_square(tmp_path):
     """The linearity law, where it is a theorem: KL = α t² + O(t³)."""
-    network = tiny()
-    replay = Replay(network, Reference(network, random_windows(40)))
-    W = network.get_parameter(NAME).numpy()
-    response = noise_response(replay, NAME, W, (1e-6, 4e-6, 1.6e-5))
-    ratio = response.kl / response.relative
+    sizes = [1e-6, 4e-6, 1.6e-5]
+    noises = [Variant.by(size, [NAME], Noisy(size)) for size in sizes]
+    outputs = walk(saved(tiny(), tmp_path), noises, random_windows(40), device="cpu").outputs
+    kl = np.array([outputs[size].kl.mean for size in sizes])
+    ratio = kl / sizes
     assert ratio.max() < 1.05 * ratio.min()
-    assert slope(response.relative, response.kl) == pytest.approx(ratio.iloc[-1], rel=0.05)
+    assert slope(sizes, kl) == pytest.approx(ratio[-1], rel=0.05)
 
 
-def test_small_noise_in_two_tensors_costs_the_sum():
+def test_small_noise_in_two_tensors_costs_the_sum(tmp_path):
     """To the mixed term, which is zero on average over independent noise."""
-    network = tiny()
-    replay = Replay(network, Reference(network, random_windows(40)))
-    other = "model.layers.0.self_attn.v_proj.weight"
-    together, apart = 0.0, 0.0
-    for seed in range(8):
-        one, two = (noisy(network, n, size=1e-3, seed=seed) for n in (NAME, other))
-        apart += replay.compare(one).kl.mean + replay.compare(two).kl.mean
-        together += replay.compare(one | two).kl.mean
+    names = [NAME, "model.layers.0.self_attn.v_proj.weight"]
+    pairs = [[Variant.by((seed, name), [name], Noisy(1e-6, seed)) for name in names] for seed in range(8)]
+    both = [Variant((seed, "both"), one.sources | two.sources) for seed, (one, two) in enumerate(pairs)]
+    every = [*(variant for pair in pairs for variant in pair), *both]
+    outputs = walk(saved(tiny(), tmp_path), every, random_windows(40), device="cpu").outputs
+    together = sum(outputs[variant.label].kl.mean for variant in both)
+    apart = sum(functional.kl.mean for functional in outputs.values()) - together
     assert together == pytest.approx(apart, rel=0.15)
 
 

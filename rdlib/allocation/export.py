@@ -8,15 +8,16 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rdlib.allocation.plan import Plan
+from rdlib.engine import walk
 from rdlib.files import whole
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.network.moments import Moments
+from rdlib.network.windows import Windows
 
 QUANTIZED = "quantization.json"
 
 
 def export(
-    checkpoint: Checkpoint, plan: Plan, folder: str | Path, moments: Moments | None = None
+    checkpoint: Checkpoint, plan: Plan, folder: str | Path, calibration: Windows | None = None
 ) -> dict[str, float]:
     """Write a model in which Ŵ stands for W, exactly: float32 for all tensors, so that nothing is rounded again.
 
@@ -27,7 +28,7 @@ def export(
         checkpoint: the original.
         plan: see :class:`rdlib.allocation.Plan`; :func:`rdlib.allocation.uniform_plan` makes one of one quantizer.
         folder: must not exist.
-        moments: H of the inputs, for quantizers with error feedback.
+        calibration: windows for H, which quantizers with error feedback need.
 
     Returns:
         Name of each quantized tensor → bits per weight.
@@ -36,10 +37,12 @@ def export(
         ValueError: the folder exists, the checkpoint is itself quantized, or a tensor cannot be quantized.
     """
     folder = _new(folder, checkpoint)
-    applied = plan.applied(checkpoint, moments)
-    spent = {"rate": applied.rate, "rates": applied.rates, "plan": plan.spec}
-    _write_model(checkpoint, applied.tensors, folder, spent)
-    return applied.rates
+    variant = plan.variant()
+    found = walk(checkpoint, [variant], calibration=calibration, keep=[variant.label])
+    rates = found.of(variant).rate.to_dict()
+    spent = {"rate": found.totals(variant)["rate"], "rates": rates, "plan": plan.spec}
+    _write_model(checkpoint, found.tensors[variant.label], folder, spent)
+    return rates
 
 
 def export_model(checkpoint: Checkpoint, folder: str | Path) -> None:

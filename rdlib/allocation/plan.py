@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import rdlib.quantizers
+from rdlib.engine import Quantized, Variant
 from rdlib.files import write_whole
-from rdlib.functional.quantized_model import QuantizedModel, quantize_model
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.network.moments import Moments
 from rdlib.quantizers import Quantizer
 
 
@@ -24,9 +23,9 @@ class Plan:
 
     quantizers: Mapping[str, Quantizer]
 
-    def applied(self, checkpoint: Checkpoint, moments: Moments | None = None) -> QuantizedModel:
-        """What the plan makes of a model: see :func:`rdlib.functional.quantize_model`, which says what it raises."""
-        return quantize_model(checkpoint, self.quantizers, moments)
+    def variant(self, label: Hashable = "plan") -> Variant:
+        """The model that the plan makes, for :func:`rdlib.engine.walk`."""
+        return Variant(label, {name: Quantized(quantizer) for name, quantizer in self.quantizers.items()})
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, whole or not at all.

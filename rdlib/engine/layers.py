@@ -57,7 +57,9 @@ class Layers:
         self._layers, self._norm, self._head = list(self._model.layers), self._model.norm, network.lm_head
         self._model.layers = nn.ModuleList(_Skipped() for _ in self._layers)
         self._model.norm = nn.Identity()
-        self._model.rotary_emb = type(self._model.rotary_emb)(self.config).to(self.device)  # off the meta device
+        self._model.rotary_emb = type(self._model.rotary_emb)(self.config).to(
+            self.device
+        )  # off the meta device
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -86,7 +88,17 @@ class Layers:
         return torch.tensor(values.astype(np.float32)).to(self.device)
 
     def embed(self, windows: Windows, room: torch.Tensor, tensors: Tensors | None = None) -> None:
-        """What enters the first layer, into ``room``, (windows, length, hidden)."""
+        """What enters the first layer, into ``room``, (windows, length, hidden).
+
+        Raises:
+            ValueError: the text has tokens that the network does not know.
+        """
+        known, used = self.config.vocab_size, (windows.ids.min(), windows.ids.max())
+        if not 0 <= used[0] <= used[1] < known:
+            raise ValueError(
+                f"The text has tokens {used[0]} … {used[1]}, and the network knows 0 … {known - 1}: "
+                "the tokenizer is that of another model."
+            )
         embedding = self.tensor(EMBEDDING, tensors or {})
         for batch in windows.batches:
             room[batch] = nn.functional.embedding(
@@ -192,7 +204,7 @@ class Layer:
 
 
 class Output(nn.Module):
-    """The last norm and the output head: hidden states (…, hidden) that leave the last layer → logits (…, vocabulary)."""
+    """The last norm and the output head: what leaves the last layer, (…, hidden) → logits, (…, vocabulary)."""
 
     def __init__(self, norm: nn.Module, head: nn.Linear):
         super().__init__()

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from rdlib.engine.layers import STAGES, Layer, Layers, Output
+from rdlib.engine.moments import Moments
 from rdlib.functional.divergence import IN_MEMORY, allocate
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.network.moments import Moments
 from rdlib.network.windows import Windows
 
 
@@ -53,7 +53,9 @@ class Text:
 
     def output(self, output: Output) -> Moments:
         """H of the inputs of the head, after the last layer."""
-        return self._moments({"lm_head": sum(_squares(output.norm(self.hidden[b])) for b in self.windows.batches)})
+        return self._moments(
+            {"lm_head": sum(_squares(output.norm(self.hidden[b])) for b in self.windows.batches)}
+        )
 
     def _moments(self, sums: dict[str, np.ndarray]) -> Moments:
         tokens = len(self.windows) * self.windows.length
@@ -78,7 +80,9 @@ def second_moments(
     text, inputs = Text(network, windows), {}
     wanted = range(len(network)) if layers is None else layers
     if outside := set(wanted) - set(range(len(network))):
-        raise ValueError(f"{network.name} has the layers 0 … {len(network) - 1}, and no layer {min(outside)}.")
+        raise ValueError(
+            f"{network.name} has the layers 0 … {len(network) - 1}, and no layer {min(outside)}."
+        )
     for number in range(max(wanted, default=-1) + 1):
         with network.layer(number) as layer:
             moments, _ = text.advance(layer)

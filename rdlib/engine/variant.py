@@ -123,7 +123,9 @@ class Variant:
     @classmethod
     def by(cls, label: Hashable, names: Iterable[str], source: Source | Quantizer) -> "Variant":
         """Some tensors by one source or quantizer."""
-        return cls(label, dict.fromkeys(names, Quantized(source) if isinstance(source, Quantizer) else source))
+        return cls(
+            label, dict.fromkeys(names, Quantized(source) if isinstance(source, Quantizer) else source)
+        )
 
     def changes(self, names: Iterable[str]) -> frozenset[tuple[str, Source]]:
         """Which of some tensors are made anew, and how."""

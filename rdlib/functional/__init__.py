@@ -3,30 +3,15 @@
 from rdlib.extras import extra
 
 with extra("models", "rdlib.functional"):
-    from rdlib.functional.divergence import Functional, Reference, compare, forward
-    from rdlib.functional.proxies import (
-        RankCorrelation,
-        error_sizes,
-        noise_response,
-        slope,
-        spearman,
-        with_noise,
-    )
-    from rdlib.functional.quantized_model import QuantizedModel, quantize_model, read_model
-    from rdlib.functional.sensitivity import Replay
+    from rdlib.functional.divergence import Distribution, Functional, PerToken
+    from rdlib.functional.proxies import RankCorrelation, error_sizes, slope, spearman, with_noise
 
 __all__ = [
-    "compare",
+    "Distribution",
     "error_sizes",
-    "forward",
     "Functional",
-    "noise_response",
-    "quantize_model",
-    "QuantizedModel",
+    "PerToken",
     "RankCorrelation",
-    "read_model",
-    "Reference",
-    "Replay",
     "slope",
     "spearman",
     "with_noise",

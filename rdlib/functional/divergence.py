@@ -3,14 +3,12 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM
 
-from rdlib.network.network import input_device
 from rdlib.network.windows import Windows
 
 IN_MEMORY = 2 << 30  # bytes of cached tensors; what is larger goes to a temporary file
@@ -116,85 +114,6 @@ class Functional:
         row |= {"non_finite": self.non_finite, "predictions": self.kl.values.size}
         w = self.windows
         return row | {"windows": len(w), "window": w.length, "stride": w.stride, "bos": w.bos is not None}
-
-
-class Reference:
-    """P: the logits of the original network on a text, computed once, in float32 and unclipped.
-
-    Args:
-        network: as it is now.
-        windows: of the text.
-        in_memory: bytes; logits that take more go to a temporary file, which ends with the object.
-
-    Raises:
-        ValueError: the text has tokens that the network does not know, a logit is NaN or infinite, or there
-            is no room for the file.
-    """
-
-    def __init__(self, network: LlamaForCausalLM, windows: Windows, in_memory: int = IN_MEMORY):
-        self.windows = windows
-        self.logits = allocate((*windows.targets.shape, network.config.vocab_size), in_memory)
-        for batch, logits in zip(windows.batches, forward(network, windows), strict=True):
-            if not logits.isfinite().all():
-                raise ValueError(
-                    "The reference network gives NaN or infinite logits: it cannot be a reference."
-                )
-            self.logits[batch] = logits.cpu()
-
-
-@torch.inference_mode()
-def forward(network: LlamaForCausalLM, windows: Windows) -> Iterator[torch.Tensor]:
-    """Logits of the predictions that count, batch by batch: (windows, stride, vocabulary), float32.
-
-    Args:
-        network: on any device, or spread over several by accelerate.
-        windows: of the text.
-
-    Raises:
-        ValueError: the text has tokens that the network does not know.
-    """
-    known, used = network.config.vocab_size, (windows.ids.min(), windows.ids.max())
-    if not 0 <= used[0] <= used[1] < known:
-        raise ValueError(
-            f"The text has tokens {used[0]} … {used[1]}, and the network knows 0 … {known - 1}: "
-            "the tokenizer is that of another model."
-        )
-    for batch in windows.batches:
-        inputs = torch.from_numpy(windows.ids[batch, :-1]).to(input_device(network))
-        yield network(inputs, use_cache=False, logits_to_keep=windows.stride).logits
-
-
-def compare(network: LlamaForCausalLM, reference: Reference) -> Functional:
-    """How far the output Q of the network, as it is now, strays from P, prediction by prediction.
-
-    Args:
-        network: with the matrices that are judged, see :func:`rdlib.network.network.replaced`.
-        reference: the logits of the original, and the text.
-
-    Returns:
-        KL, total variation and the like, in nats per token where they are information; see :class:`Functional`.
-
-    Raises:
-        ValueError: the text has tokens that the network does not know.
-    """
-    return compare_logits(forward(network, reference.windows), reference)
-
-
-@torch.inference_mode()
-def compare_logits(batches: Iterable[torch.Tensor], reference: Reference) -> Functional:
-    """How far logits, in the batches of :func:`forward`, stray from the reference.
-
-    In float64 and without clipping, so that KL(P‖P) is 0 and not almost 0.
-    """
-    windows = reference.windows
-    columns = []
-    for batch, logits in zip(windows.batches, batches, strict=True):
-        targets = torch.from_numpy(windows.targets[batch]).flatten()
-        rows = max(1, CHUNK // logits.shape[-1])
-        parts = (x.flatten(0, -2).split(rows) for x in (reference.logits[batch], logits, targets[:, None]))
-        for z_p, z_q, target in zip(*parts, strict=True):
-            columns.append(Distribution(z_p.to(z_q.device)).compared(z_q, target.to(z_q.device)))
-    return functional(windows, columns)
 
 
 def functional(windows: Windows, columns: Iterable[torch.Tensor]) -> Functional:

@@ -1,12 +1,9 @@
 """Proxies: what of a weight error can be had without running the network, and how well it ranks the damage."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from rdlib.functional.sensitivity import Replay
 from rdlib.measure import output_error
 from rdlib.weights import as_float32
 
@@ -59,37 +56,6 @@ def with_noise(W: np.ndarray, relative: float, seed: int = 0) -> np.ndarray:
     G = np.random.default_rng(seed).standard_normal(values.shape)
     scale = np.sqrt(relative * (values.astype(np.float64) ** 2).sum() / (G**2).sum())
     return (values + scale * G).astype(np.float32)
-
-
-def noise_response(
-    replay: Replay, name: str, W: np.ndarray, relative: Iterable[float] = (0.003, 0.01, 0.03), seed: int = 0
-) -> pd.DataFrame:
-    """What white noise in one tensor does to the output: one row a size of the noise.
-
-    By the linearity law Σ αₗ tₗ² predicts what errors tₗ² of all layers do together, where α is the
-    :func:`slope` of such a response over t².
-
-    Args:
-        replay: of the network and its reference.
-        name: of the tensor.
-        W: its weights, (out, in).
-        relative: sizes t² of the noise, as shares of ‖W‖².
-        seed: of the noise.
-
-    Returns:
-        Columns ``relative`` (t²), ``kl`` and ``ln_perplexity_ratio``, both in nats per token.
-
-    Raises:
-        ValueError: the network has no such tensor, or it holds NaN or Inf.
-
-    References:
-        Malinovskii et al. 2024, arXiv:2411.17525 (HIGGS).
-    """
-    rows = []
-    for t2 in relative:
-        functional = replay.compare({name: with_noise(W, t2, seed)})
-        rows.append((t2, functional.kl.mean, functional.ln_perplexity_ratio.mean))
-    return pd.DataFrame(rows, columns=["relative", "kl", "ln_perplexity_ratio"])
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:

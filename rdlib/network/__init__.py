@@ -1,27 +1,22 @@
-"""A model that runs: the network, the texts it reads, and the second moments of its inputs."""
+"""The network of a model as a whole, and the texts it reads."""
 
 from rdlib.extras import extra
 
 with extra("models", "rdlib.network"):
-    from rdlib.network.moments import Moments, cached_moments, second_moments
-    from rdlib.network.network import bfloat16_rounding, load_network, replaced
+    from rdlib.network.network import load_network, replaced
     from rdlib.network.sample import continuation, sample
     from rdlib.network.texts import load_text, load_tokenizer, token_counts
     from rdlib.network.windows import Windows, cut_windows, read_tokens
 
 __all__ = [
-    "bfloat16_rounding",
-    "cached_moments",
     "continuation",
     "token_counts",
     "cut_windows",
     "load_network",
     "load_text",
     "load_tokenizer",
-    "Moments",
     "read_tokens",
     "replaced",
     "sample",
-    "second_moments",
     "Windows",
 ]

@@ -1,4 +1,4 @@
-"""The network of a checkpoint: run it, put other weights in it for a while, round it as bfloat16 would."""
+"""The network of a checkpoint as a whole, to write text with; and other weights in it for a while."""
 
 import shutil
 import tempfile
@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from rdlib.models.checkpoint import Checkpoint
@@ -149,35 +148,3 @@ def _swapped_offloaded(network: PreTrainedModel, name: str, tensor: torch.Tensor
         yield
     finally:
         hook.weights_map = original
-
-
-@contextmanager
-def bfloat16_rounding(network: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """The network as if it ran in bfloat16: weights, and what enters and leaves every module, are rounded.
-
-    Sums within a module stay in float32, as in the matrix units of accelerators.  What this does to the output
-    is the noise that a model in use has anyway: a quantizer that does less harm is as good as none.
-    """
-    rounded = {
-        name: _bfloat16(parameter).cpu().numpy()
-        for name, parameter in network.named_parameters()
-        if not parameter.is_meta  # offloaded tensors stay as they are stored
-    }
-    inner = [module for module in network.modules() if module not in (network, network.model)]
-    with replaced(network, rounded), ExitStack() as stack:
-        for module in inner:
-            stack.callback(module.register_forward_hook(lambda m, x, y: _bfloat16_tree(y)).remove)
-            if isinstance(module, nn.Linear):
-                stack.callback(module.register_forward_pre_hook(lambda m, x: _bfloat16_tree(x)).remove)
-        yield network
-
-
-def _bfloat16(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.bfloat16).to(x.dtype)
-
-
-def _bfloat16_tree(value: object) -> object:
-    """Rounding of a tensor, or of the floating tensors of a tuple."""
-    if isinstance(value, tuple):
-        return tuple(_bfloat16_tree(part) for part in value)
-    return _bfloat16(value) if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -7,7 +7,6 @@ matrices of one variant in it, and the hidden states: of the model, and of every
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from rdlib.engine.layers import NORM, Layer, Layers
+from rdlib.engine.moments import Moments
 from rdlib.engine.text import Text
 from rdlib.engine.variant import Source, Variant
 from rdlib.functional.divergence import CHUNK, IN_MEMORY, Distribution, Functional, allocate, functional
@@ -23,11 +23,17 @@ from rdlib.functional.proxies import error_sizes
 from rdlib.measure import distances, output_error
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import EMBEDDING, layer_and_group
-from rdlib.network.moments import Moments
 from rdlib.network.windows import Windows
 from rdlib.theory import spectrum
 
-SIZES = ("squared", "relative", "diagonal", "output", "relative_output", "held_out")  # of an error: they add up
+SIZES = (
+    "squared",
+    "relative",
+    "diagonal",
+    "output",
+    "relative_output",
+    "held_out",
+)  # of an error: they add up
 Change = tuple[str, Source]  # a tensor, and how it is made
 
 
@@ -112,7 +118,9 @@ def walk(
             it; or the model itself gives NaN or infinite logits.
     """
     found = Walk(tensors={label: {} for label in keep})
-    walker = _Walker(checkpoint, Layers(checkpoint, device), evaluation, calibration, in_memory, found, spectra)
+    walker = _Walker(
+        checkpoint, Layers(checkpoint, device), evaluation, calibration, in_memory, found, spectra
+    )
     walker.run(variants)
     return found
 
@@ -139,7 +147,9 @@ class _Walker:
     def run(self, variants: Sequence[Variant]) -> None:
         for variant in variants:
             if unknown := [name for name in variant.sources if name not in self.network]:
-                raise ValueError(f"{variant.label} changes {unknown[0]}, which {self.network.name} does not have.")
+                raise ValueError(
+                    f"{variant.label} changes {unknown[0]}, which {self.network.name} does not have."
+                )
         branches = self._embedded(variants)
         for number in tqdm(range(len(self.network)), desc="layers", leave=False, delay=5):
             with self.network.layer(number) as layer:
@@ -161,11 +171,15 @@ class _Walker:
     def _through(self, layer: Layer, branches: list[Branch]) -> list[Branch]:
         """What leaves a layer that every branch enters."""
         model = branches[0]
-        tasks = [(b, changes, same) for b in branches for changes, same in split(b.variants, layer.names).items()]
+        tasks = [
+            (b, changes, same) for b in branches for changes, same in split(b.variants, layer.names).items()
+        ]
         unchanged = [same for b, changes, same in tasks if b is model and not changes]
         tasks = [task for task in tasks if task[0] is not model or task[1]]
         H = self.known.advance(layer)[0] if self.known else None
-        held_out, record = self.judged.advance(layer, model.variants != sum(unchanged, [])) if self.judged else (None, {})
+        held_out, record = (
+            self.judged.advance(layer, model.variants != sum(unchanged, [])) if self.judged else (None, {})
+        )
         if self.spectra:
             self._take_spectra(layer, H, held_out)
         after = [Branch(sum(unchanged, []), model.hidden)]
@@ -191,7 +205,9 @@ class _Walker:
                 by_input = {id(H): spectrum(H) for H in known.inputs.values()}
                 wanted |= {name: by_input[id(known[name])] for name in layer.names if name in known}
 
-    def _made(self, changes: Collection[Change], H: Moments | None, held_out: Moments | None) -> dict[Change, np.ndarray]:
+    def _made(
+        self, changes: Collection[Change], H: Moments | None, held_out: Moments | None
+    ) -> dict[Change, np.ndarray]:
         """Ŵ of some matrices, which are measured."""
         made = {}
         for name, source in changes:
@@ -199,6 +215,8 @@ class _Walker:
             moment, other = (m[name] if m and name in m else None for m in (H, held_out))
             try:
                 W_hat, rates = source.make(name, W, moment)
+                if W_hat.shape != W.shape:
+                    raise ValueError(f"the tensor has shape {W.shape}, and what should replace it {W_hat.shape}.")
             except ValueError as error:
                 raise ValueError(f"{name}, {source.method}: {error}") from None
             made[name, source] = W_hat
@@ -222,7 +240,9 @@ class _Walker:
     def _room(self) -> torch.Tensor | None:
         return allocate(tuple(self.judged.hidden.shape), self.in_memory) if self.judged else None
 
-    def _resumed(self, layer: Layer, tensors: dict[str, np.ndarray], record: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    def _resumed(
+        self, layer: Layer, tensors: dict[str, np.ndarray], record: dict[str, torch.Tensor]
+    ) -> torch.Tensor | None:
         """What leaves a layer of the model in which some matrices are others."""
         if not self.judged:
             return None
@@ -233,7 +253,11 @@ class _Walker:
         return room
 
     def _run(
-        self, layer: Layer, tensors: dict[str, np.ndarray], hidden: torch.Tensor | None, room: torch.Tensor | None
+        self,
+        layer: Layer,
+        tensors: dict[str, np.ndarray],
+        hidden: torch.Tensor | None,
+        room: torch.Tensor | None,
     ) -> torch.Tensor | None:
         """What leaves a layer, where other hidden states than the model's enter it."""
         if self.judged:
@@ -257,8 +281,13 @@ class _Walker:
         columns: list[list[torch.Tensor]] = [[] for _ in ends]
         rows = max(1, CHUNK // self.network.config.vocab_size)
         for batch in windows.batches:
-            targets = torch.from_numpy(windows.targets[batch]).reshape(-1, 1).to(self.network.device).split(rows)
-            hidden = [x[batch, -windows.stride :].flatten(0, 1).split(rows) for x in (self.judged.hidden, *(e[0] for e in ends))]
+            targets = (
+                torch.from_numpy(windows.targets[batch]).reshape(-1, 1).to(self.network.device).split(rows)
+            )
+            hidden = [
+                x[batch, -windows.stride :].flatten(0, 1).split(rows)
+                for x in (self.judged.hidden, *(e[0] for e in ends))
+            ]
             for target, model, *others in zip(targets, *hidden, strict=True):
                 P = Distribution(output(model))
                 if not P.lse.isfinite().all():
@@ -266,7 +295,9 @@ class _Walker:
                 for column, x, (_, changed, same) in zip(columns, others, ends, strict=True):
                     with same[0].around(changed.children()):
                         column.append(P.compared(changed(x), target))
-        found = [(same, functional(windows, column)) for column, (_, _, same) in zip(columns, ends, strict=True)]
+        found = [
+            (same, functional(windows, column)) for column, (_, _, same) in zip(columns, ends, strict=True)
+        ]
         return {variant.label: result for same, result in found for variant in same}
 
 
