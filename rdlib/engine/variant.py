@@ -31,6 +31,9 @@ class Source(Protocol):
         """Ŵ, float32 (out, in), of a tensor W; and what it costs: rate and side_rate, where there is a code."""
 
 
+Change = tuple[str, Source]  # a tensor, and how it is made
+
+
 @dataclass(frozen=True)
 class Quantized:
     """By a quantizer, which is given H."""
@@ -127,7 +130,7 @@ class Variant:
             label, dict.fromkeys(names, Quantized(source) if isinstance(source, Quantizer) else source)
         )
 
-    def changes(self, names: Iterable[str]) -> frozenset[tuple[str, Source]]:
+    def changes(self, names: Iterable[str]) -> frozenset[Change]:
         """Which of some tensors are made anew, and how."""
         return frozenset((name, self.sources[name]) for name in names if name in self.sources)
 

@@ -140,11 +140,21 @@ class Distribution:
             logits: of Q, (rows, vocabulary).
             target: the tokens that come next, (rows, 1).
         """
-        return _compare(self, logits.double(), target).cpu()
+        own = (self.logits, self.p, self.lse, self.top)
+        rows = max(1, CHUNK // logits.shape[-1])
+        parts = zip(*(x.split(rows) for x in (*own, logits, target)), strict=True)
+        return torch.cat([_compare(*P, Q.double(), t).cpu() for *P, Q, t in parts], dim=1)
 
 
-def _compare(P: Distribution, z_q: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    z_p, p, lse_p, top_p = P.logits, P.p, P.lse, P.top
+def _compare(
+    z_p: torch.Tensor,
+    p: torch.Tensor,
+    lse_p: torch.Tensor,
+    top_p: torch.Tensor,
+    z_q: torch.Tensor,
+    target: torch.Tensor,
+) -> torch.Tensor:
+    """The quantities of :class:`Functional` in their order, each (rows,)."""
     q, lse_q, top_q = _softmax(z_q)
     d, shift = z_p - z_q, lse_p - lse_q  # ln p − ln q = d − shift
     kl = torch.linalg.vecdot(p, d) - shift

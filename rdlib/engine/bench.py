@@ -1,0 +1,97 @@
+"""The bench: the matrices of a layer are made here, each once for all variants, and measured."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from rdlib.engine.found import Walk
+from rdlib.engine.moments import Moments
+from rdlib.engine.variant import Change, Source, Variant
+from rdlib.functional.proxies import error_sizes
+from rdlib.measure import distances, output_error
+from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.names import layer_and_group
+from rdlib.theory import spectrum
+
+
+class Bench:
+    """Makes and measures matrices, and forgets those that no variant waits for.
+
+    Args:
+        checkpoint: of the model.
+        found: where the results go.
+        limits: whether the eigenvalues of every H are among them.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, found: Walk, limits: bool):
+        self.checkpoint, self.found, self.limits = checkpoint, found, limits
+        self._awaited: Counter[Change] = Counter()
+        self._made: dict[Change, np.ndarray] = {}
+        self._moments: tuple[Moments | None, Moments | None] = (None, None)
+
+    def prepare(
+        self, tasks: Iterable[frozenset[Change]], H: Moments | None = None, held_out: Moments | None = None
+    ) -> None:
+        """Before the matrices of a layer are made.
+
+        Args:
+            tasks: what each variant makes anew, in any order.
+            H: of the calibration text.
+            held_out: of the evaluation text.
+        """
+        self._awaited, self._moments = Counter(change for task in tasks for change in task), (H, held_out)
+        if self.limits:
+            self._take_spectra(self.found.spectra, H)
+            self._take_spectra(self.found.held_out_spectra, held_out)
+
+    def _take_spectra(self, spectra: dict[str, np.ndarray], moments: Moments | None) -> None:
+        """Eigenvalues for the matrices that are to be made; those that read the same input share them."""
+        by_input = {id(H): spectrum(H) for H in moments.inputs.values()} if moments else {}
+        names = {name for name, _ in self._awaited if moments and name in moments}
+        spectra |= {name: by_input[id(moments[name])] for name in names}
+
+    def make(self, changes: frozenset[Change], variants: Sequence[Variant]) -> dict[str, np.ndarray]:
+        """Ŵ by name, of one task; what is not awaited by another is forgotten.
+
+        Args:
+            changes: what is made anew.
+            variants: in which.
+
+        Raises:
+            ValueError: a matrix cannot be made; the message names it.
+        """
+        tensors = {}
+        for change in sorted(changes, key=lambda change: change[0]):
+            if change not in self._made:
+                self._made[change] = self._measured(*change)
+            tensors[change[0]] = self._made[change]
+            self._awaited[change] -= 1
+            if not self._awaited[change]:
+                del self._made[change]
+        for variant in variants:
+            self.found.tensors.get(variant.label, {}).update(tensors)
+        return tensors
+
+    def _measured(self, name: str, source: Source) -> np.ndarray:
+        """Ŵ of a tensor; a matrix has a row among the results."""
+        W = self.checkpoint.tensor(name)
+        H, held_out = (moments[name] if moments and name in moments else None for moments in self._moments)
+        try:
+            W_hat, rates = source.make(name, W, H)
+            if W_hat.shape != W.shape:
+                raise ValueError(f"the tensor has shape {W.shape}, and what should replace it {W_hat.shape}.")
+        except ValueError as error:
+            raise ValueError(f"{name}, {source.method}: {error}") from None
+        layer, group = layer_and_group(name)
+        row = {"layer": layer, "group": group, "weights": W.size, "method": source.method}
+        row |= {"bits": source.bits, "rate": float("nan")} | rates
+        if group:
+            row |= distances(W, W_hat)
+        if H is not None:
+            row |= error_sizes(W, W_hat, H)
+            row["output_mse"] = row["output"] / len(W)
+        if H is not None and held_out is not None:
+            row["held_out"] = output_error(W.astype(np.float64) - W_hat, held_out) * len(W)
+        self.found.rows[name, source] = row
+        return W_hat

@@ -1,0 +1,51 @@
+"""What a walk found: a row for every matrix that was made, and for every variant how far its output strays."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from rdlib.engine.variant import Change, Variant
+from rdlib.functional.divergence import Functional
+
+SIZES = ("squared", "relative", "diagonal", "output", "relative_output", "held_out")  # of errors: they add up
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """The results of :func:`rdlib.engine.walk`.
+
+    Args:
+        rows: tensor and source → layer, group, weights, method, bits, rate and side_rate (total bits per weight), the
+            distances of :func:`rdlib.measure.distances`; with a calibration text also the sizes of the error
+            (:func:`rdlib.functional.error_sizes`), and with both texts ``held_out``, tr(E H Eᵀ) under the H of the
+            evaluation text.
+        outputs: label of a variant → how far its output strays from the model's.
+        tensors: label of a variant whose tensors were to be kept → its Ŵ by name.
+        spectra: name of a matrix → eigenvalues of H of the calibration text, where they were wanted.
+        held_out_spectra: the same of the evaluation text.
+    """
+
+    rows: dict[Change, dict] = field(default_factory=dict)
+    outputs: dict[Hashable, Functional] = field(default_factory=dict)
+    tensors: dict[Hashable, dict[str, np.ndarray]] = field(default_factory=dict)
+    spectra: dict[str, np.ndarray] = field(default_factory=dict)
+    held_out_spectra: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """All rows, with the name of the tensor."""
+        return pd.DataFrame([{"name": name} | row for (name, _), row in self.rows.items()])
+
+    def of(self, variant: Variant) -> pd.DataFrame:
+        """The rows of a variant, by the name of the tensor."""
+        rows = {name: self.rows[name, source] for name, source in variant.sources.items()}
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def totals(self, variant: Variant) -> dict[str, float]:
+        """Of all that a variant makes anew: weights, rate, and the sums of the sizes of the errors."""
+        rows = self.of(variant)
+        spent = float((rows.rate * rows.weights).sum())
+        sums = rows[[column for column in ("weights", *SIZES) if column in rows]].sum().to_dict()
+        return sums | {"rate": spent / max(sums["weights"], 1)}
