@@ -1,6 +1,7 @@
 """What reads a code: the checks that hold for every method, around a formula of its own."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,10 +18,12 @@ class Decoder(ABC):
     Attributes:
         bits: nominal rate.
         method: name in tables and plots.
+        centred: whether a stream ``mean`` is added to what :meth:`reconstruct` returns.
     """
 
     bits: float
     method: str
+    centred: ClassVar[bool] = False
 
     def decode(self, code: Code) -> np.ndarray:
         """Ŵ, float32 (out, in), from the code alone.
@@ -37,6 +40,8 @@ class Decoder(ABC):
         try:
             with np.errstate(all="ignore"):
                 W = self.reconstruct(code)
+                if self.centred and "mean" in code.streams:
+                    W = W + code.number("mean")
         except MalformedCode:  # of an inner decoder, which knows more
             raise
         except (ValueError, ArithmeticError, IndexError, TypeError) as error:
