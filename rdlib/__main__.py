@@ -1,4 +1,4 @@
-"""The command line: ``rdlib run``, ``rdlib compare``, ``rdlib census`` and ``rdlib report``."""
+"""The command line: ``rdlib run``, ``rdlib compare``, ``rdlib census``, ``rdlib export`` and ``rdlib report``."""
 
 import argparse
 import sys
@@ -11,7 +11,8 @@ EXAMPLES = """examples:
   rdlib run demo                         the notebooks on the small model of the package, into build/demo
   rdlib run --model owner/name           the same on a model of the hub, into build/owner--name
   rdlib compare demo llama-3.2-1b        two finished experiments side by side
-  rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint"""
+  rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint
+  rdlib export model.gguf folder         a folder of a GGUF file, which transformers loads"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,6 +75,18 @@ def census(given: argparse.Namespace) -> None:
     print(f"Look at {file.with_suffix('.html')}; every point is in {file}.")
 
 
+def export(given: argparse.Namespace) -> None:
+    """Write a model, decoded to float32, into a folder that transformers loads: of a GGUF file, or of FP8."""
+    with extra("models", "rdlib export"):
+        from rdlib.allocation.export import export_model
+    from rdlib.models import open_checkpoint
+
+    export_model(open_checkpoint(given.model), given.folder)
+    print(
+        f"{given.folder} holds the model: AutoModelForCausalLM.from_pretrained({str(given.folder)!r}) loads it."
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdlib",
@@ -103,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument("--sample", type=int, default=0, help="also trellises and lattices, on so many rows")
     every.add_argument("--jobs", type=int, default=-1, help="local processes (default: one a core)")
     every.add_argument("--cluster", help="address of a Dask scheduler, like tcp://host:8786")
+    decoded = command(export)
+    decoded.add_argument("model", help="a GGUF file, a folder, or a hub id, such as owner/name:file.gguf")
+    decoded.add_argument("folder", type=Path, help="which does not exist yet")
     command(report).add_argument("build", type=Path, help="folder of an experiment, like build/demo")
     return parser
 

@@ -66,11 +66,15 @@ def sha256(source: Path | bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def user_cache() -> Path:
+    """Where what can be had again is kept between runs: ``$XDG_CACHE_HOME/rdlib``, or else ``~/.cache/rdlib``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rdlib"
+
+
 def content_hash(*files: Path) -> str:
     """SHA-256 of the bytes of files, one after another; that of large files is read only once.
 
-    It is remembered in the user's cache folder (``$XDG_CACHE_HOME/rdlib`` or ``~/.cache/rdlib``) by the path, size and
-    time of every file.
+    It is remembered in the user's cache folder by the path, size and time of every file.
 
     Raises:
         OSError: a file cannot be read.
@@ -78,8 +82,7 @@ def content_hash(*files: Path) -> str:
     facts = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     if sum(size for _, size, _ in facts) < LARGE:
         return _hash_of(files)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rdlib" / "hashes"
-    entry = cache / sha256(repr(facts).encode())
+    entry = user_cache() / "hashes" / sha256(repr(facts).encode())
     with suppress(OSError):
         if re.fullmatch("[0-9a-f]{64}", known := entry.read_text()):
             return known

@@ -42,8 +42,9 @@ def run(root: Path, name: str) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files(folder)}
+    """Every file below a folder that is the same every time."""
+    found = [path for path in files(folder) if path.name != "effort.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def files(folder: Path) -> list[Path]:
@@ -123,6 +124,12 @@ def test_nothing_tells_where_or_when(finished):
         assert b"start_time" not in data, name
     executed = nbformat.read(finished / "build/demo/01_one.ipynb", as_version=4)
     assert executed == notebook.tidy(nbformat.from_dict(json.loads(json.dumps(executed))))
+
+
+def test_what_it_took(finished):
+    effort = json.loads((finished / "build/demo/effort.json").read_text())
+    assert list(effort) == ["01_one", "02_two"]
+    assert all(took["seconds"] > 0 and 0.02 < took["gigabytes"] < 4 for took in effort.values())
 
 
 def test_warnings_are_shown(project, capfd):
@@ -287,7 +294,7 @@ def test_a_kernel_holds_the_lock_of_its_run(project):
     """So that none that outlives its run can write into the folder of the next."""
     make(project, "03_three", "import os\n\nprint(os.fstat(divisor).st_ino)")
     with exclusive(project / "build/demo") as lock:
-        executed = notebook.execute(project / "notebooks/03_three.ipynb", {"divisor": lock}, [lock])
+        executed, _ = notebook.execute(project / "notebooks/03_three.ipynb", {"divisor": lock}, [lock])
     assert int(executed.cells[-1].outputs[0].text) == (project / "build/demo/state/lock").stat().st_ino
 
 
@@ -367,9 +374,12 @@ def test_models_of_one_name_do_not_share_a_folder(with_model):
     names = [plan_model(Path(), model)[0] for model in models]
     assert len(set(names)) == 4 and all("/" not in name and "x" in name for name in names), names
     assert names[:2] == ["c--x", "d--x"]
+    assert plan_model(Path(), "c/x:y.gguf")[0] == "c--x--y.gguf"
     assert plan_model(Path(), str(with_model / "a" / "x"))[0] == names[2], "the same folder by another path"
-    (step,) = plan_model(Path(), "a/x")[1]
-    assert (Path("notebooks") / step.chosen["model"]).samefile("a/x"), "as the notebook sees it"
+    Path("a/x.gguf").touch()
+    for model in "a/x", "a/x.gguf":
+        (step,) = plan_model(Path(), model)[1]
+        assert (Path("notebooks") / step.chosen["model"]).samefile(model), "as the notebook sees it"
 
 
 @pytest.mark.parametrize("model", ["", "demo", "../none", "a/b/c", "two words/x"])
@@ -380,7 +390,8 @@ def test_what_is_no_model_is_refused(with_model, model):
 
 def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, capsys):
     """The commit is part of what a result depends on, not only the id."""
-    asked, commits = [], iter(["1f", "1f", "2e"])
+    first, second = "1f" * 20, "2e" * 20
+    asked, commits = [], iter([first, first, second])
 
     def find(model: str) -> Path:
         asked.append(model)
@@ -392,7 +403,7 @@ def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, cap
         experiment.run(Path(), name, steps)
     assert asked == ["owner/name"] * 3 and capsys.readouterr().err.count("up to date") == 1
     manifest = json.loads((with_model / "build/owner--name/manifest.json").read_text())
-    assert manifest["notebooks"]["02_two"]["inputs"] == {"owner/name": "2e"}
+    assert manifest["notebooks"]["02_two"]["inputs"] == {"owner/name": second}
 
 
 def test_a_model_that_cannot_be_had_is_no_error_yet(with_model, monkeypatch):

@@ -8,6 +8,7 @@ import huggingface_hub
 import ml_dtypes
 import numpy as np
 import pytest
+from gguf_files import llama_tensors, write_llama
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -448,3 +449,64 @@ def test_a_folder_comes_before_the_hub(tmp_path, monkeypatch):
     save(tmp_path / "owner" / "name", llama())
     monkeypatch.chdir(tmp_path)
     assert len(open_checkpoint("owner/name").weights) == 15
+
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch) -> Path:
+    """The snapshot of owner/name in a cache of the hub, without a connection."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = tmp_path / "cache" / "models--owner--name"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(COMMIT)
+    (model / "snapshots" / COMMIT).mkdir(parents=True)
+    return model / "snapshots" / COMMIT
+
+
+@pytest.mark.parametrize("name", ["owner/name", "owner/name@main:Q8/a.gguf", "owner/name:Q8/a.gguf"])
+def test_a_gguf_file_of_the_hub(cached, name):
+    (cached / "Q8").mkdir()
+    write_llama(cached / "Q8" / "a.gguf", llama_tensors())
+    checkpoint = open_checkpoint(name)
+    assert len(checkpoint.weights) == 15 and checkpoint.revision == COMMIT
+
+
+@pytest.mark.parametrize("name", ["owner/name", "owner/name:a-00001-of-00003.gguf"])
+def test_a_split_gguf_file_of_the_hub(cached, name):
+    write_llama(cached / "a.gguf", llama_tensors(), split_max_tensors=8)
+    assert len(open_checkpoint(name).weights) == 15
+
+
+def test_of_several_gguf_files_one_has_to_be_named(cached, tmp_path):
+    tensors = llama_tensors()
+    for file in ("b.gguf", "a.gguf"):
+        write_llama(cached / file, tensors)
+    with pytest.raises(ValueError, match=r"as in owner/name:a\.gguf; it has a\.gguf, b\.gguf\.$"):
+        open_checkpoint("owner/name")
+    with pytest.raises(ValueError, match=rf"as in {COMMIT}/a\.gguf; it has a\.gguf, b\.gguf\.$"):
+        open_checkpoint(cached)
+    with pytest.raises(ValueError, match=r"no file 'c\.gguf'; its GGUF files: a\.gguf, b\.gguf\.$"):
+        open_checkpoint("owner/name:c.gguf")
+    (cached / "b.gguf").unlink()
+    assert len(open_checkpoint(cached).weights) == 15, "the only one of a folder"
+    save(cached, llama())
+    assert open_checkpoint("owner/name").folder == cached, "safetensors come first"
+
+
+def test_of_a_gguf_model_its_parts_alone_are_fetched(tmp_path, monkeypatch):
+    """The hub lists its files, and everything but one is left there."""
+    asked, parts = [], [f"a-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+
+    def snapshot_download(model, allow_patterns):
+        asked.append(allow_patterns)
+        if allow_patterns == parts:
+            write_llama(tmp_path / "a.gguf", llama_tensors(), split_max_tensors=8)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda model: [*parts, "README.md", "a.imatrix"])
+    assert find_model("owner/name") == tmp_path / parts[0]
+    assert asked[1:] == [parts]

@@ -1,5 +1,7 @@
 """Second moments are those of the inputs, predict the error of an output, and are shared by who reads the same."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,23 @@ def test_they_are_right_to_float32_on_a_trained_network(folder):
     for weight in checkpoint.layer(0):
         X, H = seen[weight.name.removesuffix(".weight")][0], moments[weight]
         assert np.linalg.norm(H - X.T @ X / len(X)) < 1e-6 * np.linalg.norm(H)
+
+
+def test_those_of_some_layers_are_the_same_and_the_network_runs_no_further():
+    network, windows = tiny(), random_windows(20)
+    every, ran = second_moments(network, windows), []
+    network.model.layers[2].register_forward_hook(lambda *_: ran.append(2))
+    some = second_moments(network, windows, layers=[0, 1])
+    assert len(some.inputs) == 2 * len(INPUTS) and not ran
+    assert all((H == every.inputs[name]).all() for name, H in some.inputs.items())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"), [(1_536 * 20, "20 for each of the 1,536 .* by 0.02 bit"), (6_144, "0.10")]
+)
+def test_a_limit_from_few_tokens_is_shown_with_its_bias(tokens, words):
+    moments = Moments({"a": np.eye(16), "b": np.eye(1_536)}, tokens)
+    assert re.search(words, moments.bias)
 
 
 def test_they_are_symmetric_positive_and_read_only():
@@ -161,9 +180,10 @@ def test_they_are_computed_once_for_the_same_weights_and_text(tmp_path, monkeypa
     other = saved(tiny(seed=1), tmp_path / "other")
     cached_moments(network, checkpoint, random_windows(stride=5), tmp_path / "results")
     cached_moments(network, other, windows, tmp_path / "results")
-    assert len(calls) == 2
+    cached_moments(network, other, windows, tmp_path / "results", layers=[1])
+    assert len(calls) == 3
     files = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert len(files) == 3 and all(name.endswith(".safetensors") for name in files)
+    assert len(files) == 4 and all(name.endswith(".safetensors") for name in files)
     assert sum(name.split("-")[1] == checkpoint.sha256[:16] for name in files) == 2
 
 

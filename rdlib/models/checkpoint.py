@@ -12,7 +12,7 @@ from rdlib.files import content_hash
 from rdlib.models.classify import classify
 from rdlib.models.container import Container
 from rdlib.models.gguf import GGUFContainer
-from rdlib.models.hub import find_model
+from rdlib.models.hub import find_model, revision
 from rdlib.models.json_file import without_nulls
 from rdlib.models.names import EMBEDDING, GROUPS, HEAD
 from rdlib.models.safetensors import SafetensorsFolder
@@ -82,12 +82,11 @@ class Checkpoint:
 
     @property
     def revision(self) -> str | None:
-        """Which version of a hub model this is: the commit hash of its snapshot; None for any other folder.
+        """Which version of a hub model this is, see :func:`rdlib.models.hub.revision`; None of any other.
 
         A hub id may stand for other weights tomorrow; id and revision together do not.
         """
-        found = self.folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", self.folder.name)
-        return self.folder.name if found else None
+        return revision(self.folder)
 
     def __contains__(self, name: str) -> bool:
         return name in self.container.tensors
@@ -243,8 +242,8 @@ class Checkpoint:
 def open_checkpoint(model: str | Path) -> Checkpoint:
     """The checkpoint of a name in :data:`rdlib.models.hub.NAMES`, of a local folder, a GGUF file or a hub id.
 
-    A hub id may name a revision: ``owner/name@v1.0``.  Only safetensors, configuration and tokenizer of a hub model are
-    fetched.
+    A hub id may name a revision and a GGUF file, see :func:`rdlib.models.hub.find_model`.  Of a hub model only
+    safetensors, configuration and tokenizer are fetched, or the GGUF file.
 
     Raises:
         ValueError: there is no such folder or hub model, it is gated, or it holds no safetensors.

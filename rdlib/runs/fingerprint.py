@@ -11,11 +11,12 @@ from pathlib import Path
 import nbformat
 
 from rdlib.files import content_hash, sha256
-from rdlib.models import find_model
+from rdlib.models import find_model, hub
+from rdlib.models.packaged import SMOLLM2, find_packaged
 from rdlib.runs import notebook
 
 PACKAGE = Path(__file__).resolve().parents[1]
-MODELS = ("model", "checkpoints")  # parameters that may name a model of the hub
+MODELS = ("model", "checkpoints")  # parameters that name models
 
 
 def fingerprint(path: Path, parameters: dict[str, object], inputs: dict[str, str | None]) -> str:
@@ -42,20 +43,26 @@ def inputs(folder: Path, parameters: dict[str, dict[str, object]]) -> dict[str, 
     revisions = cache(revision)  # one question to the hub, not one a notebook
 
     def found(values: dict[str, object]) -> Iterator[tuple[str, str | None]]:
-        models = _texts(values.get(key) for key in MODELS)
         for name in _texts(values.values()):
             if os.path.exists(folder / name):
                 yield name, digest(folder / name)
-            elif name in models and "/" in name:
+            elif name in models(values) and "/" in name:
                 yield name, revisions(name)
+            elif name == SMOLLM2:
+                yield name, digest(find_packaged())
 
     return {notebook: dict(found(values)) for notebook, values in parameters.items()}
+
+
+def models(parameters: dict[str, object]) -> list[str]:
+    """What the parameters of a notebook name as models."""
+    return _texts(parameters.get(key) for key in MODELS)
 
 
 def revision(model: str) -> str | None:
     """The commit that the hub now has of a model, which is downloaded; None of one that cannot be had."""
     try:
-        return find_model(model).name  # of the snapshot in the hub's cache
+        return hub.revision(find_model(model))
     except ValueError:  # private, gone, or no connection: the notebook says so where it matters
         return None
 

@@ -35,7 +35,21 @@ KEPT = (
     "tags",
 )  # metadata of a cell that an author writes; the rest comes from tools
 INJECTED = "injected-parameters"  # Papermill's tag
+PEAK = "import resource\n\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # KiB, on a Mac bytes
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a widget of the running kernel, of a random id
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What it took to run a notebook.
+
+    Args:
+        seconds: in its cells.
+        gigabytes: of memory, the most that its kernel held.
+    """
+
+    seconds: float
+    gigabytes: float
 
 
 class NotebookFailed(RuntimeError):
@@ -56,7 +70,9 @@ class Manager(AsyncKernelManager):
         await super().start_kernel(pass_fds=self.inherited, **more)
 
 
-def execute(path: Path, parameters: dict[str, object], inherited: Sequence[int] = ()) -> NotebookNode:
+def execute(
+    path: Path, parameters: dict[str, object], inherited: Sequence[int] = ()
+) -> tuple[NotebookNode, Effort]:
     """Run a notebook in its own folder and a fresh kernel of this Python; the file itself is not touched.
 
     What cells write to stderr (warnings, not progress bars) is passed on to this process's stderr.
@@ -71,9 +87,11 @@ def execute(path: Path, parameters: dict[str, object], inherited: Sequence[int] 
     """
     with tempfile.TemporaryDirectory() as folder:
         running = Path(folder) / "running.ipynb"  # Papermill writes it after every cell
+        source = nbformat.read(path, as_version=4)
+        source.cells.append(nbformat.v4.new_code_cell(PEAK))
         try:
             papermill.execute_notebook(
-                nbformat.read(path, as_version=4),
+                source,
                 running,
                 parameters=parameters,
                 kernel_name=KERNEL["name"],
@@ -88,11 +106,20 @@ def execute(path: Path, parameters: dict[str, object], inherited: Sequence[int] 
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             partial = nbformat.read(running, as_version=4)
+            partial.cells.pop()
             raise NotebookFailed(f"{path} stopped {_where(partial, error)}", partial) from None
         executed = nbformat.read(running, as_version=4)
+    effort = _effort(executed)
     for line in warnings(executed):
         print(f"{path.stem}: {line}", file=sys.stderr)
-    return tidy(executed)
+    return tidy(executed), effort
+
+
+def _effort(executed: NotebookNode) -> Effort:
+    """What the notebook took, from the times of its cells and from the cell at its end, which is removed."""
+    seconds = sum(cell.metadata.papermill.get("duration") or 0 for cell in executed.cells)
+    peak = int(executed.cells.pop().outputs[0].text) * (1 if sys.platform == "darwin" else 1024)
+    return Effort(round(seconds, 1), round(peak / 1e9, 2))
 
 
 def tidy(notebook: NotebookNode) -> NotebookNode:
@@ -185,7 +212,7 @@ def main() -> None:
         if not path.is_file():
             sys.exit(f"There is no notebook {path}.")
         try:
-            write_whole(path, text(execute(path, {})))
+            write_whole(path, text(execute(path, {})[0]))
         except NotebookFailed as failure:
             sys.exit(str(failure))
     write_whole(DEFAULTS, defaults(sorted(options.folder.glob("[0-9]*.ipynb"))))

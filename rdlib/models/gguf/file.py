@@ -211,10 +211,22 @@ def _parts(path: Path, count: int) -> list[Path]:
             f"{path.name} is one of {count} files, but is not called …-00001-of-{count:05}.gguf: "
             "the others cannot be found."
         )
-    paths = [path.with_name(f"{match[1]}-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
+    paths = [path.with_name(name) for name in split_names(path.name)]
     if missing := [p.name for p in paths if not p.is_file()]:
         raise ValueError(f"{path.name} is one of {count} files, but {missing[0]} is missing beside it.")
     return paths
+
+
+def split_names(name: str) -> list[str]:
+    """The names of all files of the split that a file is of; itself alone where it is none of a split.
+
+    >>> split_names("a-00002-of-00002.gguf")
+    ['a-00001-of-00002.gguf', 'a-00002-of-00002.gguf']
+    """
+    match = PART.fullmatch(name)
+    if not match:
+        return [name]
+    return [f"{match[1]}-{i + 1:05}-of-{match[3]}.gguf" for i in range(int(match[3]))]
 
 
 class _Reader:
