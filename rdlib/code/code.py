@@ -258,17 +258,13 @@ def _completed(form: Format | type[Format], streams: Mapping[str, Stream], shape
 
 
 def _counts(streams: Mapping[str, Stream], shape: tuple[int, int], contexts: int) -> np.ndarray:
-    """How many symbols each context has: as stored, or one for each weight of its rows or columns."""
-    lengths = {"counts": 0, "row_class": shape[1], "column_class": shape[0]}
-    name = next((name for name in lengths if name in streams), None)
-    if name is None:
-        raise ValueError(f"Contexts cannot be read without one of {', '.join(lengths)} before them.")
-    array = _needed(streams, name, 1)
-    if name == "counts":
-        return array
-    if array.max(initial=0) >= contexts:
-        raise ValueError(f"A {name} is {array.max()}, but there are {contexts} contexts.")
-    return lengths[name] * np.bincount(array, minlength=contexts)
+    """How many symbols each context has: as stored, or one for each weight of the rows or columns of a class."""
+    if "counts" in streams:
+        return _needed(streams, "counts", 1)
+    for name, length in ("row_class", shape[1]), ("column_class", shape[0]):
+        if name in streams and streams[name].format == Fixed(contexts):
+            return length * np.bincount(_needed(streams, name, 1), minlength=contexts)
+    raise ValueError("Contexts cannot be read without 'counts', 'row_class' or 'column_class' before them.")
 
 
 def _needed(streams: Mapping[str, Stream], name: str, *dimensions: int) -> np.ndarray:

@@ -39,9 +39,7 @@ class Decoder(ABC):
                 raise self._refusal(f"{name!r} holds {code[name].dtype} instead of integers")
         try:
             with np.errstate(all="ignore"):
-                W = self.reconstruct(code)
-                if self.centred and "mean" in code.streams:
-                    W = W + code.number("mean")
+                W = self._uncentred(code)
         except MalformedCode:  # of an inner decoder, which knows more
             raise
         except (ValueError, ArithmeticError, IndexError, TypeError) as error:
@@ -59,6 +57,12 @@ class Decoder(ABC):
         if not np.isfinite(total):
             raise self._refusal("they stand for NaN or Inf")
         return W
+
+    def _uncentred(self, code: Code) -> np.ndarray:
+        if not (self.centred and "mean" in code.streams):
+            return self.reconstruct(code)
+        rest = {name: stream for name, stream in code.streams.items() if name != "mean"}
+        return self.reconstruct(Code(code.shape, rest)) + code.number("mean")
 
     @abstractmethod
     def reconstruct(self, code: Code) -> np.ndarray:
