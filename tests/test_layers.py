@@ -34,7 +34,7 @@ BELOW: dict[str, set[str]] = {
     },
     "explorer": {"code", "extras", "histogram", "measure", "models", "plot", "quantizers", "theory"},
     "runs": {"files", "models"},
-    "__main__": {"census", "extras", "runs"},
+    "__main__": {"allocation", "census", "extras", "models", "runs"},
     "tools": {"files"},
 }
 
