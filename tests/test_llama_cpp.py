@@ -2,7 +2,6 @@
 
 import sys
 
-import libgguf
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,8 @@ from rdlib.measure import measure_code
 from rdlib.models import EMBEDDED, open_checkpoint
 from rdlib.network.network import load_network
 from rdlib.network.texts import load_tokenizer
+
+libgguf = pytest.importorskip("libgguf", reason="libgguf is of the extra 'gguf'")
 
 MSE = {  # of N(0, 1), measured once: rate, mean squared error
     "Q2_K": (2.625, 0.0854),
@@ -66,9 +67,15 @@ def test_what_can_be_written_and_why_not_the_rest(monkeypatch):
     kinds = ["Q4_0", "Q4_K", "IQ4_NL"]
     assert writable(kinds, {512, 1024}) == (kinds, "")
     some, why = writable(kinds, {512, 576})
-    assert some == ["Q4_0", "IQ4_NL"] and why == "Left out: Q4_K, whose blocks do not divide rows of 576 weights."
+    assert (
+        some == ["Q4_0", "IQ4_NL"]
+        and why == "Left out: Q4_K, whose blocks do not divide rows of 576 weights."
+    )
     monkeypatch.setitem(sys.modules, "libgguf", None)
-    assert writable(kinds) == ([], "Left out: Q4_0, Q4_K, IQ4_NL, written by libgguf: pip install 'rdlib[gguf]'")
+    assert writable(kinds) == (
+        [],
+        "Left out: Q4_0, Q4_K, IQ4_NL, written by libgguf: pip install 'rdlib[gguf]'",
+    )
 
 
 @pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "IQ4_XS"])
