@@ -431,7 +431,7 @@ def test_layers_that_were_left_alone_are_there_at_their_own_width(tmp_path, whic
 
 @pytest.mark.parametrize(("name", "layout"), [("gptqmodel", Gptq), ("autoawq", Awq)], ids=["gptq", "awq"])
 def test_each_layer_is_unpacked_once(monkeypatch, name, layout):
-    """To find what is wrong with a file; its table of prices, and the shapes by which models differ, read none again."""
+    """To find faults; the table of prices, and the shapes that tell models apart, read none again."""
     reads, read = [], layout.read
     monkeypatch.setattr(layout, "read", lambda self, parts: reads.append(parts.stem) or read(self, parts))
     (quantized,) = open_available([name], open_checkpoint("embedded"))[0].values()
