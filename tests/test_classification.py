@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from networks import one_torch_thread, random_windows  # noqa: F401
-from rdlib.functional.quantized_model import read_model
 from tiny_llama import (
     BFLOAT16,
     DOWN1,
@@ -35,9 +34,10 @@ from rdlib.checkpoints.awq import Awq
 from rdlib.checkpoints.gptq import Gptq
 from rdlib.checkpoints.unquantized import left_alone
 from rdlib.code.code import Code
+from rdlib.engine import Stored, Variant, walk
 from rdlib.measure import measure, measure_code
 from rdlib.models import Kind, open_checkpoint
-from rdlib.network import load_network, second_moments
+from rdlib.network import load_network
 from rdlib.network.windows import cut_windows
 from rdlib.quantizers import Uniform
 
@@ -422,11 +422,13 @@ def test_layers_that_were_left_alone_are_there_at_their_own_width(tmp_path, whic
         point = measure_code(reference.tensor(w), layer.decoder, layer.code)
         assert (point.mse == 0) is (w.name not in hats) and point.bits == 4
     windows = cut_windows(np.random.default_rng(0).integers(2, 80, 200), 24).take(3)
-    model = read_model(quantized, reference, second_moments(load_network(reference, "cpu"), windows))
-    names = [w.name for w in linear]
-    assert model.bits == 4 and list(model.part(names)) == names
-    assert model.totals(names)["weights"] == sum(w.size for w in linear)
-    assert (model.table.squared[[n for n in names if n not in hats]] == 0).all()
+    variant = Variant.by("file", packed, Stored("file", packed))
+    found = walk(reference, [variant], windows, windows, device="cpu")
+    rows = found.of(variant)
+    assert set(rows.bits) == {4} and list(rows.index) == [w.name for w in linear]
+    assert found.totals(variant)["weights"] == sum(w.size for w in linear)
+    assert (rows.squared[[w.name for w in linear if w.name not in hats]] == 0).all()
+    assert (found.outputs["file"].kl.mean == 0) is (not hats)
 
 
 @pytest.mark.parametrize(("name", "layout"), [("gptqmodel", Gptq), ("autoawq", Awq)], ids=["gptq", "awq"])

@@ -26,7 +26,8 @@ from quantizer_list import ALL
 from sources import coded, SOURCES
 from rdlib.measure import measure_code
 from rdlib.models import open_checkpoint
-from rdlib.network import cut_windows, load_network, load_tokenizer, read_tokens, second_moments
+from rdlib.engine import second_moments
+from rdlib.network import cut_windows, load_tokenizer, read_tokens
 
 for q in ALL:
     code = coded(q, "tall")
@@ -34,7 +35,7 @@ for q in ALL:
     print(q.method, repr(point.rate), repr(point.mse), hashlib.sha256(code.to_bytes()).hexdigest(), sep="\\t")
 checkpoint = open_checkpoint("embedded")
 windows = cut_windows(read_tokens("calibration", load_tokenizer("embedded")), 64).take(4)
-moments = second_moments(load_network(checkpoint), windows)
+moments = second_moments(checkpoint, windows)
 for weight in checkpoint.layer(1):
     H = moments[weight]
     print("H", weight.name, repr(float(H.trace())), repr(float((H**2).sum())), sep="\\t")

@@ -32,6 +32,7 @@ from rdlib.network.architecture import LLAMA_SHAPED
 from rdlib.network.network import load_network, replaced
 from rdlib.network.windows import Windows
 from rdlib.quantizers import GPTQ, PerGroup, Uniform, UniformAsymmetric
+from rdlib.theory import output_rate, spectrum
 
 MATRICES = [f"self_attn.{g}_proj.weight" for g in "qkvo"] + [
     f"mlp.{g}_proj.weight" for g in ("gate", "up", "down")
@@ -130,7 +131,7 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
     H, other = second_moments(checkpoint, known), second_moments(checkpoint, judged)
     quantizers = [Uniform(3), GPTQ(UniformAsymmetric(2, PerGroup(size=8)))]
     variants = [Variant.by(q.method, [*NAMES, HEAD], q) for q in quantizers]
-    found = walk(checkpoint, variants, judged, known, keep=[quantizers[1].method], device="cpu")
+    found = walk(checkpoint, variants, judged, known, [quantizers[1].method], limits=True, device="cpu")
     for quantizer, variant in zip(quantizers, variants, strict=True):
         rows = found.of(variant)
         for name in [*NAMES, HEAD]:
@@ -141,14 +142,29 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
             for size, value in error_sizes(W, W_hat, H[name]).items():
                 assert rows[size][name] == pytest.approx(value, rel=1e-9), (name, size)
             if name != HEAD:
-                held_out = output_error(W - W_hat, other[name]) * len(W)
-                assert rows.held_out[name] == pytest.approx(held_out, rel=1e-5)
+                mse, signal = (output_error(E, other[name]) for E in (W - W_hat, W))
+                assert rows.held_out_mse[name] == pytest.approx(mse, rel=1e-5)
+                assert rows.held_out_db[name] == pytest.approx(10 * np.log10(signal / mse), abs=1e-4)
+                bounds = {"limit": (H, rows.output_mse), "held_out_limit": (other, rows.held_out_mse)}
+                for column, (moments, error) in bounds.items():
+                    limit = output_rate(spectrum(moments[name]), error[name], np.mean(W.astype(float) ** 2))
+                    assert rows[column][name] == pytest.approx(limit, abs=1e-5)
             if variant.label in found.tensors:
                 assert (found.tensors[variant.label][name] == W_hat).all()
         totals = found.totals(variant)
         assert totals["rate"] == pytest.approx((rows.rate * rows.weights).sum() / rows.weights.sum())
         assert totals["output"] == pytest.approx(rows.output.sum())
     assert len(found.points) == 2 * (len(NAMES) + 1)
+
+
+def test_without_outputs_the_rows_are_the_same_and_the_walk_ends_with_the_last_change(tmp_path, monkeypatch):
+    checkpoint, texts, ran = saved(tiny(), tmp_path), (random_windows(20), random_windows(30, seed=1)), []
+    variants = [Variant.by("v", NAMES[:9], GPTQ(Uniform(3)))]
+    every = walk(checkpoint, variants, *texts, limits=True, device="cpu")
+    layer = Layers.layer
+    monkeypatch.setattr(Layers, "layer", lambda self, number: ran.append(number) or layer(self, number))
+    found = walk(checkpoint, variants, *texts, limits=True, outputs=False, device="cpu")
+    assert found.rows == every.rows and not found.outputs and ran == [0, 1]
 
 
 def test_a_matrix_is_made_once_and_equal_prefixes_run_once(tmp_path, monkeypatch):

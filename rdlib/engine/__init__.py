@@ -5,12 +5,13 @@ from rdlib.extras import extra
 with extra("models", "rdlib.engine"):
     from rdlib.engine.found import Walk
     from rdlib.engine.layers import Layers
-    from rdlib.engine.moments import Moments
+    from rdlib.engine.moments import Moments, bias_of_limits
     from rdlib.engine.text import Text, second_moments
     from rdlib.engine.variant import Given, InBfloat16, Noisy, Quantized, Stored, Variant
     from rdlib.engine.walker import walk
 
 __all__ = [
+    "bias_of_limits",
     "Given",
     "InBfloat16",
     "Layers",

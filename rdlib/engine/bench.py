@@ -9,10 +9,10 @@ from rdlib.engine.found import Walk
 from rdlib.engine.moments import Moments
 from rdlib.engine.variant import Change, Source, Variant
 from rdlib.functional.proxies import error_sizes
-from rdlib.measure import distances, output_error
+from rdlib.measure import distances, output_error, sqnr_db
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import layer_and_group
-from rdlib.theory import spectrum
+from rdlib.theory import output_rate, spectrum
 
 
 class Bench:
@@ -21,7 +21,7 @@ class Bench:
     Args:
         checkpoint: of the model.
         found: where the results go.
-        limits: whether the eigenvalues of every H are among them.
+        limits: whether the least rate for the error of each matrix's output is among them.
     """
 
     def __init__(self, checkpoint: Checkpoint, found: Walk, limits: bool):
@@ -29,6 +29,7 @@ class Bench:
         self._awaited: Counter[Change] = Counter()
         self._made: dict[Change, np.ndarray] = {}
         self._moments: tuple[Moments | None, Moments | None] = (None, None)
+        self._spectra: dict[int, np.ndarray] = {}  # of the H of this layer
 
     def prepare(
         self, tasks: Iterable[frozenset[Change]], H: Moments | None = None, held_out: Moments | None = None
@@ -41,15 +42,7 @@ class Bench:
             held_out: of the evaluation text.
         """
         self._awaited, self._moments = Counter(change for task in tasks for change in task), (H, held_out)
-        if self.limits:
-            self._take_spectra(self.found.spectra, H)
-            self._take_spectra(self.found.held_out_spectra, held_out)
-
-    def _take_spectra(self, spectra: dict[str, np.ndarray], moments: Moments | None) -> None:
-        """Eigenvalues for the matrices that are to be made; those that read the same input share them."""
-        by_input = {id(H): spectrum(H) for H in moments.inputs.values()} if moments else {}
-        names = {name for name, _ in self._awaited if moments and name in moments}
-        spectra |= {name: by_input[id(moments[name])] for name in names}
+        self._spectra = {}
 
     def make(self, changes: frozenset[Change], variants: Sequence[Variant]) -> dict[str, np.ndarray]:
         """Ŵ by name, of one task; what is not awaited by another is forgotten.
@@ -89,9 +82,20 @@ class Bench:
         if group:
             row |= distances(W, W_hat)
         if H is not None:
-            row |= error_sizes(W, W_hat, H)
-            row["output_mse"] = row["output"] / len(W)
-        if H is not None and held_out is not None:
-            row["held_out"] = output_error(W.astype(np.float64) - W_hat, held_out) * len(W)
+            row |= error_sizes(W, W_hat, H) | self._judged(W, W_hat, H, "output")
+        if held_out is not None:
+            row |= self._judged(W, W_hat, held_out, "held_out")
         self.found.rows[name, source] = row
         return W_hat
+
+    def _judged(self, W: np.ndarray, W_hat: np.ndarray, H: np.ndarray, text: str) -> dict[str, float]:
+        """The error of the output by the H of one text: its sum, its mean, in dB below the output; and its limit."""
+        wide = W.astype(np.float64)
+        mse, signal = output_error(wide - W_hat, H), output_error(wide, H)
+        row = {text: mse * len(W), f"{text}_mse": mse, f"{text}_db": sqnr_db(mse, signal)}
+        if self.limits:
+            if id(H) not in self._spectra:
+                self._spectra[id(H)] = spectrum(H)
+            limit = output_rate(self._spectra[id(H)], mse, float(np.mean(wide**2)))
+            row |= {"limit" if text == "output" else f"{text}_limit": float(limit)}
+        return row

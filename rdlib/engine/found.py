@@ -17,21 +17,19 @@ class Walk:
     """The results of :func:`rdlib.engine.walk`.
 
     Args:
-        rows: tensor and source → layer, group, weights, method, bits, rate and side_rate (total bits per weight), the
-            distances of :func:`rdlib.measure.distances`; with a calibration text also the sizes of the error
-            (:func:`rdlib.functional.error_sizes`), and with both texts ``held_out``, tr(E H Eᵀ) under the H of the
-            evaluation text.
+        rows: tensor and source → layer, group, weights, method, bits, rate and side_rate (total bits per weight), and
+            the distances of :func:`rdlib.measure.distances`.  With a calibration text also the sizes of the error
+            (:func:`rdlib.functional.error_sizes`); output_mse, tr(E H Eᵀ)/out; output_db, by how much that is below
+            the output itself; and where they were wanted ``limit``, the least rate for that error
+            (:func:`rdlib.theory.output_rate`).  With an evaluation text the same by its H: held_out (tr(E H Eᵀ)),
+            held_out_mse, held_out_db, held_out_limit.
         outputs: label of a variant → how far its output strays from the model's.
         tensors: label of a variant whose tensors were to be kept → its Ŵ by name.
-        spectra: name of a matrix → eigenvalues of H of the calibration text, where they were wanted.
-        held_out_spectra: the same of the evaluation text.
     """
 
     rows: dict[Change, dict] = field(default_factory=dict)
     outputs: dict[Hashable, Functional] = field(default_factory=dict)
     tensors: dict[Hashable, dict[str, np.ndarray]] = field(default_factory=dict)
-    spectra: dict[str, np.ndarray] = field(default_factory=dict)
-    held_out_spectra: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def points(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ and for running the layer again from the first matrix that has changed.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -19,7 +19,7 @@ from rdlib.network.architecture import architecture, empty_network, tensors_of
 from rdlib.network.windows import Windows
 from rdlib.weights import refuse_non_finite
 
-NORM = "model.norm.weight"
+NORM, LAYER = "model.norm.weight", "model.layers."
 STAGES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")  # a layer begins at each
 LATER = {
     "self_attn.o_proj": 1,
@@ -72,6 +72,10 @@ class Layers:
         """The name of the tensor of the output head: that of the embedding where they are tied."""
         return HEAD if HEAD in self._weights else EMBEDDING
 
+    def last_layer(self, names: Collection[str]) -> int:
+        """The number of the last layer that has one of some tensors; −1 where none has."""
+        return max((int(name.split(".")[2]) for name in names if name.startswith(LAYER)), default=-1)
+
     def tensor(self, name: str, tensors: Tensors) -> torch.Tensor:
         """A tensor of the checkpoint, or what stands in its place, in float32 on the device.
 
@@ -112,7 +116,7 @@ class Layers:
         Raises:
             ValueError: a tensor holds NaN or Inf.
         """
-        module, prefix = self._layers[number], f"model.layers.{number}."
+        module, prefix = self._layers[number], f"{LAYER}{number}."
         with ExitStack() as stack:
             for key in [key for key, _ in module.named_parameters()]:
                 stack.enter_context(_set(module, key, self.tensor(prefix + key, {})))

@@ -44,18 +44,20 @@ class Moments:
     def __contains__(self, name: str) -> bool:
         return _inputs_of(name) in self.inputs
 
-    @property
-    def bias(self) -> str:
-        """How far a limit from these H lies too low, as a sentence to print beside it.
 
-        See :func:`rdlib.theory.sample_size_bias`; from 20 tokens an input on it is 0.02 bit and less.
-        """
-        n = max(map(len, self.inputs.values()))
-        low = -sample_size_bias(n, self.tokens)
-        return (
-            f"H from {self.tokens:,} tokens, {self.tokens / n:.0f} for each of the {n:,} inputs of the widest "
-            f"layer: a limit from it is too low by {low:.2f} bit, and by more since tokens depend on each other"
-        )
+def bias_of_limits(inputs: int, tokens: int) -> str:
+    """How far a limit from H of so many tokens lies too low, as a sentence to print beside it.
+
+    See :func:`rdlib.theory.sample_size_bias`; from 20 tokens an input on it is 0.02 bit and less.
+
+    >>> bias_of_limits(100, 1000)
+    'H from 1,000 tokens, 10 for each of the 100 inputs of the widest layer: a limit from it is too low by 0.04 bit, and by more since tokens depend on each other'
+    """  # noqa: E501
+    low = -sample_size_bias(inputs, tokens)
+    return (
+        f"H from {tokens:,} tokens, {tokens / inputs:.0f} for each of the {inputs:,} inputs of the widest "
+        f"layer: a limit from it is too low by {low:.2f} bit, and by more since tokens depend on each other"
+    )
 
 
 def _inputs_of(name: str) -> str:

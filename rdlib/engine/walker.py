@@ -13,6 +13,7 @@ from rdlib.engine.bench import Bench
 from rdlib.engine.branches import Branches, split
 from rdlib.engine.found import Walk
 from rdlib.engine.layers import NORM, Layers
+from rdlib.engine.moments import Moments
 from rdlib.engine.text import Text
 from rdlib.engine.variant import Variant
 from rdlib.functional.divergence import IN_MEMORY
@@ -27,7 +28,8 @@ def walk(
     evaluation: Windows | None = None,
     calibration: Windows | None = None,
     keep: Collection[Hashable] = (),
-    spectra: bool = False,
+    limits: bool = False,
+    outputs: bool = True,
     device: str | None = None,
     in_memory: int = IN_MEMORY,
 ) -> Walk:
@@ -39,7 +41,9 @@ def walk(
         evaluation: windows that the output is judged by; without them only matrices are measured.
         calibration: windows for H; without them no quantizer feeds errors back, and no error is weighed.
         keep: labels of variants whose tensors are wanted: these are held for the whole model.
-        spectra: whether the eigenvalues of every H are wanted, for limits.
+        limits: whether the least rate for each error of an output is wanted; it takes the eigenvalues of every H.
+        outputs: whether the variants are run; else the evaluation text gives its H and nothing more, and the walk ends
+            with the last layer in which a variant differs.
         device: see :class:`rdlib.engine.layers.Layers`.
         in_memory: bytes; hidden states of a text that take more go to temporary files.
 
@@ -50,12 +54,15 @@ def walk(
     network = Layers(checkpoint, device)
     _refuse_unknown(network, variants)
     found = Walk(tensors={label: {} for label in keep})
-    bench = Bench(checkpoint, found, spectra)
-    known = None if calibration is None else Text(network, calibration, in_memory)
-    if evaluation is None:
-        _measure(network, variants, known, bench)
+    bench = Bench(checkpoint, found, limits)
+    if evaluation is not None and outputs:
+        known = None if calibration is None else Text(network, calibration, in_memory)
+        _run(network, Branches(network, evaluation, variants, in_memory), known, bench)
     else:
-        _judge(network, Branches(network, evaluation, variants, in_memory), known, bench)
+        texts = (
+            None if text is None else Text(network, text, in_memory) for text in (calibration, evaluation)
+        )
+        _measure(network, variants, list(texts), bench)
     return found
 
 
@@ -67,7 +74,7 @@ def _refuse_unknown(network: Layers, variants: Sequence[Variant]) -> None:
                 raise ValueError(f"{variant.label} changes {name}, which {network.name} does not have.")
 
 
-def _judge(network: Layers, branches: Branches, known: Text | None, bench: Bench) -> None:
+def _run(network: Layers, branches: Branches, known: Text | None, bench: Bench) -> None:
     """Every variant is run on the text."""
     branches.embed(bench)
     for number in tqdm(range(len(network)), desc="layers", leave=False, delay=5):
@@ -76,16 +83,23 @@ def _judge(network: Layers, branches: Branches, known: Text | None, bench: Bench
     bench.found.outputs.update(branches.outputs(bench, known and known.output(network.output())))
 
 
-def _measure(network: Layers, variants: Sequence[Variant], known: Text | None, bench: Bench) -> None:
-    """Nothing is run but the model itself, where there is a text for H."""
-    ends = [network.head, EMBEDDING, NORM]
-    for number in tqdm(range(len(network)), desc="layers", leave=False, delay=5):
+def _measure(
+    network: Layers, variants: Sequence[Variant], texts: Sequence[Text | None], bench: Bench
+) -> None:
+    """Nothing is run but the model itself, on the texts that are there, as far as a variant differs from it."""
+    changed = {name for variant in variants for name in variant.sources}
+    ends, last = changed & {EMBEDDING, NORM, network.head}, network.last_layer(changed)
+    for number in tqdm(range(len(network) if ends else last + 1), desc="layers", leave=False, delay=5):
         with network.layer(number) as layer:
-            _make_all(variants, layer.names, bench, known and known.advance(layer)[0])
-    _make_all(variants, ends, bench, known and known.output(network.output()))
+            _make_all(variants, layer.names, bench, *(text and text.advance(layer)[0] for text in texts))
+    if ends:
+        output = network.output()
+        _make_all(variants, ends, bench, *(text and text.output(output) for text in texts))
 
 
-def _make_all(variants: Sequence[Variant], names: Collection[str], bench: Bench, *moments: object) -> None:
+def _make_all(
+    variants: Sequence[Variant], names: Collection[str], bench: Bench, *moments: Moments | None
+) -> None:
     """The matrices of all variants among some tensors."""
     tasks = split(variants, names)
     bench.prepare((changes for changes, _ in tasks), *moments)
