@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare trust vulnerabilities resolve lock test format lab refresh train census checkpoints clean
+.PHONY: help run results compare trust vulnerabilities resolve lock test format lab refresh train census checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -19,6 +19,9 @@ run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODE
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
 	@$(BIN)/rdlib compare '$(A)' '$(B)'
+
+results: $(READY) ## Keep the results of EXPERIMENT in the package, after make run: EXPERIMENT=smollm2-135m
+	@$(BIN)/python -m rdlib.runs.kept 'build/$(EXPERIMENT)'
 
 # One process a core, each on one thread; a file stays in one process, a notebook in one kernel.
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1

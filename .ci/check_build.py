@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from rdlib.runs.experiment import plan
 from rdlib.runs.report import render
 
 experiment = sys.argv[1]
 build = Path("build") / experiment
-names = sorted(path.stem for path in Path("notebooks").glob("[0-9]*.ipynb"))  # an experiment runs them all
+names = [step.name for step in plan(Path(), experiment)]
 manifest = json.loads((build / "manifest.json").read_text())
 hashes = dict(manifest["files"])
 for name in names:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
+from rdlib.grid import find_grid
 from rdlib.histogram import Histogram
 from rdlib.models.checkpoint import Checkpoint, Weight
 from rdlib.weights import as_float32
@@ -18,7 +19,7 @@ def statistics(W: np.ndarray) -> dict[str, float]:
         ``column_spread_db``, the standard deviation over rows (columns) of their power in dB; ``row_gain_bits``,
         ½·log₂ of the arithmetic over the geometric mean of the row powers, which is what knowing the power of
         every row is worth to a Gaussian source; ``entropy`` H(w) of the stored values in bits; ``distinct``
-        values.
+        values; ``grid_bits``, the rate of a lossless code that finds the grid they lie on, NaN where there is none.
 
     Raises:
         ValueError: ``W`` is no weight matrix, or holds NaN or Inf.
@@ -36,6 +37,7 @@ def statistics(W: np.ndarray) -> dict[str, float]:
         "row_gain_bits": coding_gain_bits(rows),
         "entropy": histogram.entropy,
         "distinct": len(histogram.values),
+        "grid_bits": grid.rate if (grid := find_grid(W)) else float("nan"),
     }
 
 

@@ -334,6 +334,22 @@ def test_weights_of_any_size_are_coded_or_refused(quantizer):
                 assert np.abs(decoded).max() <= 1.5 * np.abs(W.astype(np.float32)).max()
 
 
+@every_quantizer
+@pytest.mark.parametrize("mean", [10, -1e4])
+def test_a_mean_far_beyond_sigma_is_harmless(quantizer, mean):
+    """Never worse than writing zeros; and where the method takes the mean away, as if there were none."""
+    W = gaussian((8, 64))
+    try:
+        shifted, plain = measure(W + np.float32(mean), quantizer), measure(W, quantizer)
+    except ValueError as error:
+        assert "does not fit float16" in str(error) and not quantizer.centred
+        return
+    assert shifted.mse <= mean**2 + 1
+    if quantizer.centred:
+        assert shifted.nmse == pytest.approx(plain.nmse, rel=0.2, abs=1e-6)
+        assert shifted.rate < plain.rate + 200 / W.size
+
+
 # What it pays
 
 

@@ -6,7 +6,7 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 from sources import gaussian
 
-from rdlib.grid import find_grid
+from rdlib.grid import dithered, find_grid
 from rdlib.quantizers import NF4, LLMInt8, LloydMax
 from rdlib.weights import BFLOAT16
 
@@ -71,10 +71,27 @@ def test_no_false_alarm(source, dtype, shape, scale):
         assert find_grid((source(shape, seed=seed) * np.float32(scale)).astype(dtype)) is None
 
 
-def test_a_dithered_twin_is_on_no_grid():
-    W = requantized(gaussian((96, 576), seed=6), "Q4_1")
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, W.shape).astype(np.float32)
-    assert find_grid(W + noise * np.float32(0.2)) is None
+@SOURCES
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+def test_a_dithered_twin_is_on_no_grid_and_as_far_as_its_steps_say(source, kind):
+    W = requantized(source((96, 576), seed=6), kind)
+    twin = dithered(W, find_grid(W))
+    assert find_grid(twin) is None and twin.dtype == np.float32
+    assert (twin == dithered(W, find_grid(W))).all() and (twin != dithered(W, find_grid(W), seed=1)).any()
+    noise = (twin - W).reshape(-1, 32)
+    ends = W.reshape(-1, 32).max(axis=1), W.reshape(-1, 32).min(axis=1)
+    span = ends[0] - ends[1] if kind == "Q4_1" else abs(np.array(ends)).max(axis=0)
+    steps = span / {"Q4_1": 15, "Q4_0": 8, "Q8_0": 127}[kind]
+    assert np.quantile(abs(noise).max(axis=1) / steps, 0.99) <= 0.5001, (
+        "a block may show every second level only"
+    )
+    assert (noise**2).mean() == pytest.approx((steps**2).mean() / 12, rel=0.02)
+
+
+def test_a_twin_of_one_grid_for_all_weights():
+    W = np.float32(0.5) * np.random.default_rng(0).integers(0, 4, (6, 50)).astype(np.float32)
+    noise = dithered(W, find_grid(W)) - W
+    assert 0.24 < abs(noise).max() <= 0.25
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (1, 1), (3, 7)])

@@ -22,10 +22,10 @@ BELOW: dict[str, set[str]] = {
     "quantizers": {"code", "histogram", "weights"},
     "measure": {"code", "histogram", "quantizers", "weights"},
     "models": {"extras", "files", "weights"},
-    "statistics": {"histogram", "models", "weights"},
+    "statistics": {"grid", "histogram", "models", "weights"},
     "plot": {"extras", "histogram", "theory"},
     "checkpoints": {"code", "files", "histogram", "models", "quantizers", "weights"},
-    "network": {"extras", "files", "models", "weights"},
+    "network": {"extras", "files", "models", "theory", "weights"},
     "functional": {"checkpoints", "code", "extras", "measure", "models", "network", "quantizers", "weights"},
     "allocation": {"files", "functional", "models", "network", "quantizers", "weights"},
     "census": {
@@ -34,7 +34,7 @@ BELOW: dict[str, set[str]] = {
     },
     "explorer": {"code", "extras", "histogram", "measure", "models", "plot", "quantizers", "theory"},
     "runs": {"files", "models"},
-    "__main__": {"census", "extras", "runs"},
+    "__main__": {"allocation", "census", "extras", "models", "runs"},
     "tools": {"files"},
 }
 

@@ -9,9 +9,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from rdlib.runs.check import DEFAULTS, check_parameters
+from rdlib.runs.experiment import plan
 from rdlib.runs.parameters import Parameter, chosen, declared, read
 from rdlib.runs.values import ParameterError, check_value
 
+ROOT = Path(__file__).parents[1]
 CELL = """\
 model: str = "embedded"  # a folder, a hub id, or embedded
 layer: int = 2  # block, counted from 0
@@ -83,6 +85,11 @@ def test_chosen(tmp_path, parameters):
     file.write_text("layer: 8\nclip: 4\nbits: [3]\nmodel: meta-llama/Llama-3.2-1B\n")
     values = {"layer": 8, "clip": 4, "bits": [3], "model": "meta-llama/Llama-3.2-1B"}
     assert given(file, parameters) == values
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_fits_the_notebooks(file):
+    assert plan(ROOT, file.stem)
 
 
 @pytest.mark.parametrize("content", ["", "# nothing differs\n", "{}\n"])

@@ -164,6 +164,13 @@ def test_key_figure():
     assert report.key_figure(notebook()) is None
 
 
+def test_what_cells_note_is_shown_beside_the_answer(tmp_path):
+    printed = [new_output("stream", name="stdout", text="On a grid at 5 bits, R < 5.\nMore.\n")]
+    noted = new_code_cell("print(note)", metadata={"tags": [report.NOTE]}, outputs=printed)
+    page_ = soup(report.render(build(tmp_path / "a", TABLE, notebooks={"01_one": notebook(figure(), noted)})))
+    assert [p.get_text() for p in page_.article.select("p.note")] == ["On a grid at 5 bits, R < 5.", "More."]
+
+
 def test_other_parameters_are_told(tmp_path):
     html = report.render(build(tmp_path / "big", TABLE, model="meta-llama/Llama-3.2-1B"))
     assert "model = meta-llama/Llama-3.2-1B" in soup(html).article.get_text()

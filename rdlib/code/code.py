@@ -22,13 +22,7 @@ from rdlib.code.format import Format
 from rdlib.code.header import CHECKSUM, MAGIC, VERSION, Entry, prices, read_header, write_header
 from rdlib.code.table import Table
 
-PAYLOAD = (
-    "index",
-    "sign",
-    "coset",
-    "path",
-    "outlier",
-)  # about single weights, or runs; all else is side information
+PAYLOAD = ("index", "sign", "coset", "path")  # of single weights, or runs; all else is side information
 FREE = 1 << 28  # symbols that are believed though next to nothing was paid for them
 
 
@@ -190,7 +184,7 @@ class Code:
         try:
             for name, entry in entries.items():
                 _refuse_endless(name, entry, shape)
-                form = _completed(entry.format, streams)
+                form = _completed(entry.format, streams, shape)
                 length = entry.bits // 8
                 streams[name] = Stream(form.unpack(payload[:length], entry.shape), form)
                 payload = payload[length:]
@@ -244,7 +238,7 @@ def frequency_table(counts: np.ndarray) -> Stream:
     return Stream.table(steps)
 
 
-def _completed(form: Format | type[Format], streams: Mapping[str, Stream]) -> Format:
+def _completed(form: Format | type[Format], streams: Mapping[str, Stream], shape: tuple[int, int]) -> Format:
     """The format of an entry, with the streams before it where it is read with some.
 
     Raises:
@@ -257,10 +251,20 @@ def _completed(form: Format | type[Format], streams: Mapping[str, Stream]) -> Fo
     table = _needed(streams, "table", 1, 2)
     if table.ndim == 1:
         return Ans(table)
-    counts = _needed(streams, "counts", 1)
+    counts = _counts(streams, shape, len(table))
     if len(counts) != len(table):
         raise ValueError(f"There are {len(table)} contexts, but the symbols of {len(counts)} are counted.")
     return Ans(table, counts)
+
+
+def _counts(streams: Mapping[str, Stream], shape: tuple[int, int], contexts: int) -> np.ndarray:
+    """How many symbols each context has: as stored, or one for each weight of the rows or columns of a class."""
+    if "counts" in streams:
+        return _needed(streams, "counts", 1)
+    for name, length in ("row_class", shape[1]), ("column_class", shape[0]):
+        if name in streams and streams[name].format == Fixed(contexts):
+            return length * np.bincount(_needed(streams, name, 1), minlength=contexts)
+    raise ValueError("Contexts cannot be read without 'counts', 'row_class' or 'column_class' before them.")
 
 
 def _needed(streams: Mapping[str, Stream], name: str, *dimensions: int) -> np.ndarray:

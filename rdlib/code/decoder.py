@@ -1,6 +1,7 @@
 """What reads a code: the checks that hold for every method, around a formula of its own."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,10 +18,12 @@ class Decoder(ABC):
     Attributes:
         bits: nominal rate.
         method: name in tables and plots.
+        centred: whether a stream ``mean`` is added to what :meth:`reconstruct` returns.
     """
 
     bits: float
     method: str
+    centred: ClassVar[bool] = False
 
     def decode(self, code: Code) -> np.ndarray:
         """Ŵ, float32 (out, in), from the code alone.
@@ -36,7 +39,7 @@ class Decoder(ABC):
                 raise self._refusal(f"{name!r} holds {code[name].dtype} instead of integers")
         try:
             with np.errstate(all="ignore"):
-                W = self.reconstruct(code)
+                W = self._uncentred(code)
         except MalformedCode:  # of an inner decoder, which knows more
             raise
         except (ValueError, ArithmeticError, IndexError, TypeError) as error:
@@ -54,6 +57,12 @@ class Decoder(ABC):
         if not np.isfinite(total):
             raise self._refusal("they stand for NaN or Inf")
         return W
+
+    def _uncentred(self, code: Code) -> np.ndarray:
+        if not (self.centred and "mean" in code.streams):
+            return self.reconstruct(code)
+        rest = {name: stream for name, stream in code.streams.items() if name != "mean"}
+        return self.reconstruct(Code(code.shape, rest)) + code.number("mean")
 
     @abstractmethod
     def reconstruct(self, code: Code) -> np.ndarray:

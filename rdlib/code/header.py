@@ -17,7 +17,7 @@ from rdlib.code.table import Table
 from rdlib.code.varint import read_varint, varint
 
 MAGIC = b"RD"
-VERSION = b"2"  # of the layout
+VERSION = b"3"  # of the layout
 CHECKSUM = 4  # bytes at the end of the file: a CRC-32 of all that is before it
 LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 
@@ -25,7 +25,7 @@ LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 NAMES = tuple(
     "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx "
-    "sign shift super_scale super_minimum exponent mantissa outlier".split()
+    "sign shift super_scale super_minimum exponent mantissa mean".split()
 )
 CODED = (Ans, Table)  # their length does not follow from their shape
 KNOWN = (*(Fixed(1 << bits) for bits in range(1, 9)), *(Float(dtype) for dtype in FLOATS))

@@ -8,9 +8,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from rdlib.code.code import Code
+from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
-from rdlib.weights import as_matrix, as_moment
+from rdlib.weights import as_float32, as_matrix, as_moment, with_room
 
 
 class Quantizer(Decoder):
@@ -21,6 +21,7 @@ class Quantizer(Decoder):
             otherwise.
         bits_allowed: the nominal rates that the method has, rising in even steps.
         uses_H: whether ``encode`` looks at H; if not, it is only checked.
+        centred: whether a mean beyond σ is taken away before the weights are coded, and sent as ``mean`` (float32).
 
     Raises:
         ValueError: ``bits`` is not one of the rates that the method has.
@@ -66,7 +67,13 @@ class Quantizer(Decoder):
             ValueError: ``W`` is no weight matrix or holds NaN or Inf; ``H`` is not symmetric, finite and (in, in).
         """
         W = as_matrix(W)
-        return self.quantize(W, None if H is None else as_moment(H, W.shape[1]))
+        H = None if H is None else as_moment(H, W.shape[1])
+        if not (self.centred and W.size):
+            return self.quantize(W, H)
+        values = as_float32(W)
+        power = np.einsum("ij,ij->", values, values, dtype=np.float64) / values.size
+        mean = far_mean(values.mean(dtype=np.float64), power)
+        return with_mean(self.quantize(with_room(values) - mean if mean else W, H), mean)
 
     @abstractmethod
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
@@ -76,3 +83,19 @@ class Quantizer(Decoder):
             W: (out, in), to be read by :func:`rdlib.weights.as_float32`.
             H: float64 (in, in), or None.
         """
+
+
+def far_mean(mean: float, power: float) -> np.float32:
+    """μ = E[w] of weights of power E[w²] where it is beyond σ, else 0."""
+    return np.float32(mean if 2 * mean**2 > power else 0)
+
+
+def with_mean(code: Code, mean: np.float32) -> Code:
+    """The code of weights whose mean was taken away; the code itself where it is 0.
+
+    Raises:
+        ValueError: an inner quantizer took away a mean of its own.
+    """
+    if "mean" in code.streams:
+        raise ValueError("Both a wrapper and the quantizer in it write a stream 'mean': center W yourself.")
+    return Code(code.shape, {**code.streams, "mean": Stream.floats([mean], "float32")}) if mean else code

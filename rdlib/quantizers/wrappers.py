@@ -89,7 +89,7 @@ class RowClassified(Wrapper):
     Rows are classified by their power, so that a weight of a weak row costs fewer bits than the same weight of
     a strong one, while the distortion stays the same for all: what reverse water-filling asks for.  Streams:
     those of the inner code, ``row_class`` (log₂ of the number of classes a row), ``table`` (a byte a symbol and
-    class), ``counts`` (32 bits a class), and ``index``, sorted by class.
+    class), and ``index``, sorted by class.
 
     Args:
         inner: a quantizer whose index has the shape of W.
@@ -116,6 +116,7 @@ class RowClassified(Wrapper):
         row_class = Stream.fixed(rank * self.classes // max(len(rank), 1), self.classes)
         contexts = np.broadcast_to(row_class.array[:, None], code.shape)
         streams = context_streams(index.array, contexts, index.format.size, self.classes)
+        del streams["counts"]  # they follow from the classes
         return self.wrapped(self.unwrapped(code, "table", "index"), row_class=row_class, **streams)
 
     def reconstruct(self, code: Code) -> np.ndarray:
@@ -123,7 +124,7 @@ class RowClassified(Wrapper):
             raise ValueError("The code does not hold a class for every row.")
         contexts = np.broadcast_to(code["row_class"][:, None], code.shape)
         index = Stream(unsorted(code["index"], contexts), Fixed(code["table"].shape[1]))
-        inner = self.unwrapped(code, "row_class", "table", "counts", "index")
+        inner = self.unwrapped(code, "row_class", "table", "index")
         table = Stream.table(code["table"].min(axis=0))  # of what occurs in any class
         return self.inner.decode(self.wrapped(inner, index=index, table=table))
 

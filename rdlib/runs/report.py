@@ -21,6 +21,7 @@ from rdlib.runs import notebook as notebooks
 from rdlib.runs import page
 from rdlib.runs.parameters import declared
 
+NOTE = "note"  # the tag of cells whose printed text stands beside the answer
 KEY = "key-figure"  # the tag of the cell whose figure stands for its notebook; without one, the last figure
 DIGITS = 5  # of numbers in the page's table
 PARTIAL = ".partial.ipynb"
@@ -43,6 +44,7 @@ class Chapter:
         title: its first heading.
         question: HTML.
         answer: HTML.
+        notes: what the cells tagged ``note`` print, a line each.
         figure: the key figure, a PNG in base64; empty if there is none.
         picture: the name of its file.
         description: of the figure, in words.
@@ -55,6 +57,7 @@ class Chapter:
     title: str
     question: Markup
     answer: Markup
+    notes: list[str]
     figure: str
     picture: str
     description: str
@@ -114,6 +117,7 @@ def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
         title=title(executed) or name,
         question=Markup(page.markdown(texts.get("Question", ""))),
         answer=Markup(_links(page.markdown(texts.get("Answer", "")))),
+        notes=notes(executed),
         figure=figure.base64 if figure else "",
         picture=f"{name}-{figure.name}.png" if figure else "",
         description=page.descriptions(executed)[figure.name] if figure else "",
@@ -133,6 +137,14 @@ def sections(notebook: NotebookNode) -> dict[str, str]:
     """The Markdown below every second-level heading, by heading, up to the end of its cell."""
     parts = [re.split(r"(?m)^## +(.+)$", source) for source in _texts(notebook)]
     return {name.strip(): body.strip() for p in parts for name, body in zip(p[1::2], p[2::2], strict=True)}
+
+
+def notes(notebook: NotebookNode) -> list[str]:
+    """The lines that cells tagged ``note`` print."""
+    cells = [cell for cell in notebook.cells if NOTE in cell.metadata.get("tags", [])]
+    return [
+        line for cell in cells for o in cell.get("outputs", []) for line in o.get("text", "").splitlines()
+    ]
 
 
 def key_figure(notebook: NotebookNode) -> notebooks.Figure | None:

@@ -44,6 +44,7 @@ class LDLQ(Wrapper):
             raise ValueError(f"A block has at least 1 column, not {self.width}.")
 
     uses_H: ClassVar[bool] = True
+    centred: ClassVar[bool] = True
 
     @property
     def method(self) -> str:
@@ -60,7 +61,7 @@ class LDLQ(Wrapper):
         blocks: list[Code] = []
 
         def quantize(start: int, target: np.ndarray) -> np.ndarray:
-            blocks.append(self.inner.encode(target))
+            blocks.append(self.inner.quantize(target, None))  # encode() might send the means of some
             return self.inner.decode(blocks[-1])
 
         feed_forward(padded, U, self.width, quantize)
@@ -69,12 +70,12 @@ class LDLQ(Wrapper):
     def _stacked(self, blocks: list[Code], rows: int) -> dict[str, Stream]:
         """The streams of all blocks, one row a block."""
         blank = self.inner.encode(np.zeros((rows, self.width), np.float32))
-        stacked = {}
-        for name, stream in (blocks[0] if blocks else blank).streams.items():
-            parts = [block.streams[name] for block in blocks]
-            fixed = isinstance(stream.format, Fixed | Float)
+        first, stacked = (blocks[0] if blocks else blank).streams, {}
+        for name in {name: None for block in blocks for name in block.streams} | dict(first):
+            stream, parts = first.get(name), [block.streams.get(name) for block in blocks]
+            fixed = stream and isinstance(stream.format, Fixed | Float)
             if not fixed or any(
-                p.format != stream.format or p.array.shape != stream.array.shape for p in parts
+                not p or p.format != stream.format or p.array.shape != stream.array.shape for p in parts
             ):
                 raise ValueError(
                     f"The stream {name!r} of {self.inner.method!r} is longer for some blocks than for others: "

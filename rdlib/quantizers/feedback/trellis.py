@@ -11,7 +11,7 @@ from numba import njit
 from scipy.special import ndtr
 
 from rdlib.code.code import Code
-from rdlib.quantizers.feedback.watersic import SuccessiveCancellation, sorted_symbols
+from rdlib.quantizers.feedback.watersic import SuccessiveCancellation
 from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, subsets_of
 
 FARTHEST = 255  # level whose price is known; beyond it all cost the same
@@ -29,7 +29,7 @@ class FeedbackTrellis(SuccessiveCancellation):
     state 0, ends anywhere, and is told by the indices alone: z = 2m + (1 where odd), m coded with a table for the even
     and one for the odd integers of each class of columns.
 
-    For formula, streams and arguments, see :class:`SuccessiveCancellation`.
+    For formula, streams and arguments, see :class:`SuccessiveCancellation`; here also ``counts`` (32 bits a context).
 
     Args:
         states: of the convolutional code, 4 … 256.
@@ -60,7 +60,7 @@ class FeedbackTrellis(SuccessiveCancellation):
         return z >> 1, z & 1
 
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
-        index, counts = sorted_symbols(code), code["counts"].astype(np.int64)
+        index, counts = code["index"] + np.int64(code.number("first")), code["counts"].astype(np.int64)
         if index.size != code.weights or len(counts) < 2 * (int(column_class.max(initial=0)) + 1):
             raise ValueError(
                 "The code does not hold an index for every weight, or a count for every context."

@@ -20,8 +20,7 @@ OCTAVE = (
 SHRINKAGES = 32  # 1, 63/64, … 33/64
 ROUNDS = 6  # of the search for the step
 SAMPLE = 1 << 16  # weights on which the step is searched
-OUTLIER = 24  # bits, or so, that a symbol outside of the tables takes
-FARTHEST_STEPS = 1 << 20  # the largest weight in units of the least spacing
+LARGEST_TABLES = 1 << 22  # symbols of all contexts together, on either side of zero
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,7 @@ class SuccessiveCancellation(Quantizer):
 
     Streams: ``step`` (Δ, float32), ``spacing`` (8·log₂ of R_max / R_jj, rounded, at a fixed length),
     ``shrinkage`` (64·(1 − γ_j), 5 bits a column), ``column_class``, ``table`` (a byte a symbol and context),
-    ``counts`` (32 bits a context), ``first``, ``index``; and ``outlier``, the symbols that are too far from the
-    others for a table, at a fixed length: ``first`` then also says which symbol is in their places.
+    ``first``, ``index``.
 
     Args:
         bits: nominal rate, of the indices.
@@ -54,6 +52,7 @@ class SuccessiveCancellation(Quantizer):
     bits_allowed: ClassVar[tuple[float, ...]] = tuple(b / 4 for b in range(4, 33))
     contexts_of_class: ClassVar[int] = 1
     uses_H: ClassVar[bool] = True
+    centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,21 +105,18 @@ class SuccessiveCancellation(Quantizer):
         column_class = self._classes(z)
         symbols, context = self._symbols(z)
         context = np.broadcast_to(self.contexts_of_class * column_class + context, z.shape)
-        count = self.contexts_of_class * self.classes
-        first, last = common_range(symbols, count)
-        inside = (first <= symbols) & (symbols <= last)
-        size = last - first + (1 if inside.all() else 2)
+        first = int(symbols.min(initial=0))
+        size = int(symbols.max(initial=0)) - first + 1
         streams = {
             "step": Stream.floats(np.array([step]), "float32"),
             "spacing": Stream.fixed(spacing, int(spacing.max(initial=0)) + 1),
             "shrinkage": Stream.fixed(shrinkage, SHRINKAGES),
             "column_class": Stream.fixed(column_class, self.classes),
-            **context_streams(np.where(inside, symbols - first, size - 1), context, size, count),
+            **context_streams(symbols - first, context, size, self.contexts_of_class * self.classes),
             "first": Stream.floats(np.array([first]), "float32"),
         }
-        if not inside.all():
-            streams["first"] = Stream.floats(np.array([first, size - 1]), "float32")
-            streams["outlier"] = _outliers(symbols[~inside][np.argsort(context[~inside], kind="stable")])
+        if self.contexts_of_class == 1:
+            del streams["counts"]  # they follow from the classes
         return streams
 
     def _classes(self, z: np.ndarray) -> np.ndarray:
@@ -144,7 +140,7 @@ class SuccessiveCancellation(Quantizer):
         some = x[:: max(x.size // SAMPLE, 1)]
         if not some.any():
             return 0.0
-        least = float(np.abs(x).max()) / FARTHEST_STEPS
+        least = float(np.abs(x).max()) * self.contexts_of_class * self.classes / LARGEST_TABLES
         step = max(2.0 ** (2.05 - self.bits - spacing.mean() / OCTAVE), least)  # h(N(0, 1)) is 2.05 bits
         slope = 1.0  # bits an octave
         low, high, at_high = least, np.inf, -1.0
@@ -153,7 +149,7 @@ class SuccessiveCancellation(Quantizer):
             excess = rate - self.bits
             if abs(excess) < 3e-3:
                 break
-            if excess < 0 and rate <= at_high:  # few weights have few symbols, however small the step
+            if excess < 0 and 0.1 < rate <= at_high:  # few values have few symbols, however small the step
                 return high
             low, high, at_high = (step, high, at_high) if excess > 0 else (low, step, rate)
             moved = step * 2.0 ** np.clip(excess / slope, -4, 4)
@@ -192,41 +188,8 @@ class WaterSIC(SuccessiveCancellation):
         return z, np.zeros(z.shape[1], np.int64)
 
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
-        return unsorted(sorted_symbols(code), np.broadcast_to(column_class, code.shape))
-
-
-def common_range(symbols: np.ndarray, contexts: int) -> tuple[int, int]:
-    """The lowest and highest symbol of the tables: of all, unless tables of half the length, or less, are cheaper.
-
-    A symbol in the range costs a byte for each context; one outside takes ``OUTLIER`` bits whenever it occurs.
-    """
-    if not symbols.size:
-        return 0, 0
-    occurring, counts = np.unique(symbols, return_counts=True)
-    place, after = 8 * contexts * (occurring - occurring[0]), OUTLIER * np.cumsum(counts)
-    begins = after - OUTLIER * counts - place  # the price of [i, j] is begins[i] + ends[j] and a constant
-    ends = place - after
-    j = int(np.argmin(ends + np.minimum.accumulate(begins)))
-    i = int(np.argmin(begins[: j + 1]))
-    low, high = int(occurring[0]), int(occurring[-1])
-    first, last = int(occurring[i]), int(occurring[j])
-    return (first, last) if 2 * (last - first + 1) <= high - low + 1 else (low, high)
-
-
-def _outliers(symbols: np.ndarray) -> Stream:
-    """Symbols of both signs as 0, −1, 1, −2, 2, … → 0, 1, 2, 3, 4, …, at a fixed length."""
-    folded = np.where(symbols < 0, -2 * symbols - 1, 2 * symbols)
-    return Stream.fixed(folded, int(folded.max()) + 1)
-
-
-def sorted_symbols(code: Code) -> np.ndarray:
-    """The symbols in the order in which they are coded, int64, with outliers in their places."""
-    first, *escape = code["first"]
-    symbols = code["index"].astype(np.int64) + int(first)
-    if escape:
-        folded = code["outlier"].astype(np.int64)
-        symbols[code["index"] == escape[0]] = np.where(folded & 1, -(folded + 1) // 2, folded // 2)
-    return symbols
+        z = unsorted(code["index"], np.broadcast_to(column_class, code.shape))
+        return z + np.int64(code.number("first"))
 
 
 def _spacings(spacing: np.ndarray, step: float) -> np.ndarray:

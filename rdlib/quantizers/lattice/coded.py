@@ -45,6 +45,7 @@ class LatticeCoded(Quantizer):
     bits: int
     lattice: Lattice
     bits_allowed: ClassVar[range] = range(2, 9)
+    centred: ClassVar[bool] = True
 
     @property
     def method(self) -> str:
@@ -108,7 +109,7 @@ def rate_of(x: np.ndarray, lattice: Lattice) -> float:
 def step_of_rate(runs: np.ndarray, lattice: Lattice, bits: float, weights: int) -> float:
     """The step Δ at which the nearest lattice points cost so many bits a weight.
 
-    Where no step does (weights of fewer bits than that, or too few bits for the cosets alone), it is 2^(1 − bits)
+    Where the weights have fewer bits than that, it is the smallest, and where the cosets alone cost more, 2^(1 − bits)
     of the largest weight.
 
     Args:
@@ -127,6 +128,8 @@ def step_of_rate(runs: np.ndarray, lattice: Lattice, bits: float, weights: int) 
 
     low = np.log(2 * largest / WIDEST)
     high = np.log(3 * largest)  # every run goes to the origin
-    if excess(low) < 0 or excess(high) >= 0:
+    if excess(low) < 0:
+        return float(np.exp(low))
+    if excess(high) >= 0:
         return largest * 2 ** (1 - bits)
     return float(np.exp(brentq(excess, low, high, xtol=TOLERANCE)))

@@ -100,6 +100,7 @@ class EcsqOptimal(LevelTable):
 
     bits: int
     bits_allowed: ClassVar[range] = range(1, 13)
+    centred: ClassVar[bool] = True
 
     @property
     def method(self) -> str:
@@ -113,7 +114,7 @@ class EcsqOptimal(LevelTable):
         return side, lambda values: Stream.coded(np.searchsorted(thresholds, values), table)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        return levels_of(code["levels"], code["scale"])[code["index"]]
+        return levels_of(code["levels"], code.number("scale"))[code["index"]]
 
 
 def cells_of(values: np.ndarray, step: float) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram
-from rdlib.quantizers.base import Quantizer
+from rdlib.quantizers.base import Quantizer, far_mean, with_mean
 from rdlib.quantizers.granularity import Granularity, PerTensor
 from rdlib.weights import as_float32
 
@@ -40,7 +40,11 @@ class LevelTable(Quantizer):
         """
         if not has_level_table(self):
             raise ValueError(f"{self.method} depends on where each weight is: encode the matrix.")
-        return code_of(histogram.values[None], *self.design(histogram))
+        mean = far_mean(histogram.mean, histogram.power) if self.centred else np.float32(0)
+        values = histogram.values - mean
+        joined, place = np.unique(values, return_inverse=True)
+        counts = np.bincount(place, histogram.counts, len(joined)).astype(np.int64)
+        return with_mean(code_of(values[None], *self.design(Histogram(joined, counts))), mean)
 
 
 def has_level_table(quantizer: Quantizer) -> bool:
@@ -54,31 +58,21 @@ def code_of(values: np.ndarray, side: dict[str, Stream], index: Index) -> Code:
 
 
 def level_streams(levels: np.ndarray, histogram: Histogram) -> dict[str, Stream]:
-    """Levels t as float16 numbers (t − m) / s, s the largest |w − m|: m is 0, or the mean if that is beyond σ.
-
-    float16 is finest near zero, where most weights are, if need be once their mean is taken away.
+    """Levels as float16 numbers t in units of the largest weight s.
 
     Args:
         levels: float64, any shape.
         histogram: of the weights.
 
     Returns:
-        the streams ``levels`` and ``scale`` (s, and m where it is not 0, float32).
+        the streams ``levels`` (t) and ``scale`` (s, float32).
     """
-    mean = np.float32(histogram.mean if histogram.mean**2 > histogram.variance else 0)
-    reach = np.abs(histogram.values - np.float64(mean)).max(initial=0)
-    scale = np.float32(min(reach, FLOAT32.max))
-    unit = Stream.floats((levels - np.float64(mean)) / np.float64(scale or 1))
-    return {"levels": unit, "scale": Stream.floats([scale, mean] if mean else [scale], "float32")}
+    scale = np.float32(histogram.largest)
+    unit = Stream.floats(levels / np.float64(scale or 1))
+    return {"levels": unit, "scale": Stream.floats([scale], "float32")}
 
 
-def levels_of(levels: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The levels, float32, from the arrays of :func:`level_streams`.
-
-    Raises:
-        ValueError: ``scale`` does not hold one or two numbers.
-    """
-    if scale.shape not in ((1,), (2,)):
-        raise ValueError(f"The scale and the mean of levels are not an array of shape {scale.shape}.")
-    s, mean = np.append(scale.astype(np.float64), 0)[:2]
-    return np.clip(mean + s * levels.astype(np.float64), FLOAT32.min, FLOAT32.max).astype(np.float32)
+def levels_of(levels: np.ndarray, scale: np.float32) -> np.ndarray:
+    """s·t, float32, from what :func:`level_streams` wrote."""
+    wide = np.float64(scale) * levels.astype(np.float64)
+    return np.clip(wide, FLOAT32.min, FLOAT32.max).astype(np.float32)

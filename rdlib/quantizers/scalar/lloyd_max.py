@@ -12,16 +12,17 @@ from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams
 
 @dataclass(frozen=True)
 class LloydMax(LevelTable):
-    """ŵ = m + s·t_q with the 2^b levels that minimise Σ (w − ŵ)², found exactly.
+    """ŵ = s·t_q with the 2^b levels that minimise Σ (w − ŵ)², found exactly.
 
-    Streams: ``index`` (b bits), ``levels`` (t, 2^b float16), ``scale`` (s = max |w − m|, float32; also m, if
-    the mean is beyond σ: m is 0 otherwise).  The rounding of the levels to float16 is part of the distortion.
+    Streams: ``index`` (b bits), ``levels`` (t, 2^b float16), ``scale`` (s, the largest weight, float32).  The
+    rounding of the levels to float16 is part of the distortion.
 
     Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Max 1960, doi:10.1109/TIT.1960.1057548.
     """
 
     bits: int
     bits_allowed: ClassVar[range] = range(1, 9)
+    centred: ClassVar[bool] = True
 
     @property
     def method(self) -> str:
@@ -29,9 +30,9 @@ class LloydMax(LevelTable):
 
     def design(self, histogram: Histogram) -> tuple[dict[str, Stream], Index]:
         side = level_streams(lloyd_max(histogram, 1 << self.bits), histogram)
-        table = levels_of(side["levels"].array, side["scale"].array).astype(np.float64)
+        table = levels_of(side["levels"].array, side["scale"].array[0]).astype(np.float64)
         middles, size = (table[1:] + table[:-1]) / 2, max(len(table), 1)
         return side, lambda values: Stream.fixed(np.searchsorted(middles, values), size)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        return levels_of(code["levels"], code["scale"])[code["index"]]
+        return levels_of(code["levels"], code.number("scale"))[code["index"]]

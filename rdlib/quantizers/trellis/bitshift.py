@@ -41,6 +41,7 @@ class BitshiftTrellis(Quantizer):
     bits: int
     register: int = 12
     bits_allowed: ClassVar[range] = range(1, 5)
+    centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

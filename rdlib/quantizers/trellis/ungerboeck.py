@@ -74,6 +74,7 @@ class _Ungerboeck(Quantizer):
 
     bits: int
     states: int = 256
+    centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -29,6 +30,7 @@ class PublicCodebook(Quantizer):
     """
 
     bits: float
+    centred: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -33,6 +33,7 @@ class _Codebooks(Quantizer):
 
     bits: float
     dimension: int = 4
+    centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.dimension not in range(1, LONGEST + 1):
@@ -166,6 +167,7 @@ class ResidualQuantizer(Quantizer):
     bits: float
     dimension: int = 8
     stages: int = 2
+    centred: ClassVar[bool] = True
     stage_bits: ClassVar[int] = 12  # of an index of one stage, at most
 
     def __post_init__(self) -> None:
