@@ -5,9 +5,10 @@ import hashlib
 from quantizer_list import ALL
 from sources import SOURCES, coded
 
+from rdlib.engine import second_moments
 from rdlib.measure import measure_code
 from rdlib.models import open_checkpoint
-from rdlib.network import cut_windows, load_network, load_tokenizer, read_tokens, second_moments
+from rdlib.network import cut_windows, load_tokenizer, read_tokens
 
 
 def of_quantizers() -> list[str]:
@@ -24,7 +25,7 @@ def of_moments() -> list[str]:
     """Of H: its trace and ‖H‖², from float32 products, which sum in an order that depends on the threads."""
     checkpoint = open_checkpoint("embedded")
     windows = cut_windows(read_tokens("calibration", load_tokenizer("embedded")), 64).take(4)
-    moments = second_moments(load_network(checkpoint), windows)
+    moments = second_moments(checkpoint, windows)
     H = {weight.name: moments[weight] for weight in checkpoint.layer(1)}
     return [f"{name} {float(A.trace())!r} {float((A**2).sum())!r}" for name, A in H.items()]
 

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 PART = 1 << 22  # weights made at once
+HEAD = 64  # outputs of a head of attention
 
 
 def shapes(
@@ -43,7 +44,15 @@ def write_checkpoint(
 ) -> Path:
     """Student-t weights (ν = 5) of a different σ for each tensor; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"tie_word_embeddings": True}))
+    config = {
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+    }
+    config |= {"intermediate_size": inner, "num_hidden_layers": layers, "head_dim": HEAD}
+    config |= {"num_attention_heads": hidden // HEAD, "num_key_value_heads": max(key_value // HEAD, 1)}
+    (folder / "config.json").write_text(json.dumps(config))
     entries, end = {}, 0
     for name, shape in shapes(vocabulary, layers, hidden, inner, key_value):
         begin, end = end, end + 2 * int(np.prod(shape))
