@@ -1,5 +1,8 @@
 """What every module asks of weights W, two axes, a narrow float type, finite values, and of H = E[x xᵀ]."""
 
+import weakref
+from collections.abc import Callable, Hashable
+
 import ml_dtypes
 import numpy as np
 
@@ -51,11 +54,16 @@ def as_moment(H: np.ndarray, columns: int) -> np.ndarray:
     Raises:
         ValueError: H is not square, not of so many inputs, not finite, or not symmetric to 10⁻⁶ of its largest entry.
     """
-    H = np.asarray(H, np.float64)
+    H = np.asarray(H)
+    H = H if H.dtype == np.float64 else H.astype(np.float64)  # the same object, for what is remembered of it
     if H.shape != (columns, columns):
         raise ValueError(
             f"H must be ({columns}, {columns}) for weights of {columns} inputs, but it is {H.shape}."
         )
+    return remembered(H, "moment", lambda: _symmetric(H))
+
+
+def _symmetric(H: np.ndarray) -> np.ndarray:
     refuse_non_finite(H, "H")
     skew = np.abs(H - H.T)
     if skew.max(initial=0) > 1e-6 * np.abs(H).max(initial=0):
@@ -64,6 +72,35 @@ def as_moment(H: np.ndarray, columns: int) -> np.ndarray:
             f"H must be symmetric, but {float(H[i, j]):.6g} at {(i, j)} is not {float(H[j, i]):.6g} at {(j, i)}."
         )
     return H
+
+
+def remembered(H: np.ndarray, what: Hashable, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """What follows from H, such as its factor: computed once while H lives, if H cannot be written to.
+
+    All methods that quantize the matrices of one input are given the same array.
+
+    Args:
+        H: second moments.
+        what: name and parameters of the result.
+        compute: gives the result, which is read-only from then on.
+    """
+    if H.flags.writeable:
+        return compute()
+    if id(H) not in _KNOWN:
+        _KNOWN[id(H)] = {}
+        weakref.finalize(H, _KNOWN.pop, id(H))
+    known = _KNOWN[id(H)]
+    if what not in known:
+        result = compute()
+        if result is H:  # would keep itself alive
+            known[what] = None
+            return H
+        result.setflags(write=False)
+        known[what] = result
+    return H if known[what] is None else known[what]
+
+
+_KNOWN: dict[int, dict[Hashable, np.ndarray | None]] = {}  # of arrays that are alive
 
 
 def with_room(values: np.ndarray) -> np.ndarray:

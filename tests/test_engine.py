@@ -21,6 +21,7 @@ from networks import (
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import rdlib.functional.divergence
+from rdlib import weights
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, second_moments, walk
 from rdlib.engine.layers import Layer, Layers
@@ -31,8 +32,10 @@ from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 from rdlib.network.architecture import LLAMA_SHAPED
 from rdlib.network.network import load_network, replaced
 from rdlib.network.windows import Windows
-from rdlib.quantizers import GPTQ, PerGroup, Uniform, UniformAsymmetric
+from rdlib.quantizers import GPTQ, LDLQ, ActOrder, PerGroup, Rotated, Uniform, UniformAsymmetric
+from rdlib.quantizers.feedback import feedback
 from rdlib.theory import output_rate, spectrum
+from rdlib.weights import remembered
 
 MATRICES = [f"self_attn.{g}_proj.weight" for g in "qkvo"] + [
     f"mlp.{g}_proj.weight" for g in ("gate", "up", "down")
@@ -312,3 +315,32 @@ def test_a_checkpoint_is_read_in_the_coordinates_of_its_model(name):
     assert (rows.nmse < 0.03).all(), "four bits in groups of 128 keep more than 15 dB"
     total = quantized.rates.loc["quantized layers", "rate"]
     assert found.totals(variant)["rate"] == pytest.approx(total)
+
+
+def test_h_is_factored_once_for_all_methods_and_rates(tmp_path, monkeypatch):
+    """Once a layer, input, damping, order and rotation: q, k and v share, and so do gate and up."""
+    factored, factor = [], feedback._factor
+    monkeypatch.setattr(
+        feedback, "_factor", lambda H, damping: factored.append(damping) or factor(H, damping)
+    )
+    checkpoint, windows = saved(tiny(), tmp_path), random_windows(20)
+    grid = UniformAsymmetric(2, PerGroup(size=8))
+    methods = [GPTQ(grid), GPTQ(grid, damping=0.1), ActOrder(GPTQ(grid)), Rotated(GPTQ(grid)), LDLQ(grid)]
+    variants = [Variant.by((q.method, q, b), NAMES, q.at(b)) for q in methods for b in (2, 3, 4)]
+    walk(checkpoint, variants, calibration=windows, device="cpu")
+    inputs, kinds = 4 * 3, 4  # as it is (GPTQ and LDLQ), more damped, ordered, rotated
+    assert len(factored) == inputs * kinds
+
+
+def test_what_follows_from_h_is_remembered_while_it_lives_and_cannot_change():
+    H, calls = np.eye(3), []
+    remembered(H, "a", lambda: calls.append(1) or np.ones(2))
+    remembered(H, "a", lambda: calls.append(1) or np.ones(2))
+    assert len(calls) == 2, "it could have been written to"
+    H.setflags(write=False)
+    first = remembered(H, "a", lambda: calls.append(1) or np.ones(2))
+    again = remembered(H, "a", lambda: calls.append(1) or np.ones(2))
+    assert first is again and len(calls) == 3 and not first.flags.writeable
+    before = len(weights._KNOWN)
+    del H
+    assert len(weights._KNOWN) == before - 1

@@ -7,7 +7,7 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.wrappers import Wrapper
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, remembered
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class ActOrder(Wrapper):
         values = as_float32(W)
         power = np.zeros(values.shape[1]) if H is None else np.diagonal(H)
         order = np.argsort(-power, kind="stable")
-        inner = self.inner.encode(values[:, order], None if H is None else H[order][:, order])
+        H = None if H is None else remembered(H, "act-order", lambda: H[order][:, order])
+        inner = self.inner.encode(values[:, order], H)
         permutation = Stream.fixed(order, max(len(order), 1))
         return self.wrapped(inner, permutation=permutation)
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.linalg.lapack import dtrtri
 
-from rdlib.weights import as_moment
+from rdlib.weights import as_moment, remembered
 
 LAZY = 32  # columns whose errors reach the rest of the matrix in one product of matrices
 
@@ -38,6 +38,11 @@ def feedback_factor(H: np.ndarray, damping: float) -> np.ndarray:
             :func:`rdlib.weights.as_moment`.
     """
     H = as_moment(H, len(H))
+    return remembered(H, ("feedback", damping), lambda: _factor(H, damping))
+
+
+def _factor(H: np.ndarray, damping: float) -> np.ndarray:
+    """:func:`feedback_factor` of an H that was checked."""
     power = float(np.trace(H)) / max(len(H), 1)
     if power == 0:
         return np.eye(len(H))

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit, prange
 from scipy.fft import dct, idct
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.wrappers import Wrapper
-from rdlib.weights import as_float32, with_room
+from rdlib.weights import as_float32, remembered, with_room
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _turned(W: np.ndarray, seed: int, turn: Callable) -> np.ndarray:
 
 def _seen(H: np.ndarray, seed: int) -> np.ndarray:
     """E[x xᵀ] of the rotated inputs: Vᵀ·H·V."""
-    return rotate(rotate(H, 2 * seed + 1).T, 2 * seed + 1).T
+    return remembered(H, ("rotated", seed), lambda: rotate(rotate(H, 2 * seed + 1).T, 2 * seed + 1).T)
 
 
 def rotate(x: np.ndarray, seed: int) -> np.ndarray:
@@ -92,15 +93,24 @@ def _factors(size: int) -> tuple[int, int]:
     return (power, size // power) if size else (0, 0)
 
 
+@njit(parallel=True, cache=True)
 def _hadamard(blocks: np.ndarray) -> np.ndarray:
     """Fast Walsh–Hadamard transform, orthonormal, of the second of three axes, whose length is a power of two."""
     rows, size, rest = blocks.shape
-    half = 1
-    while half < size:
-        pairs = blocks.reshape(rows, size // (2 * half), 2, half, rest)
-        blocks = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2)
-        half *= 2
-    return blocks.reshape(rows, size, rest) / np.sqrt(max(size, 1))
+    turned, root = blocks.copy(), np.sqrt(max(size, 1))
+    for i in prange(rows):
+        row, half = turned[i], 1
+        while half < size:
+            for start in range(0, size, 2 * half):
+                for j in range(start, start + half):
+                    for k in range(rest):
+                        one, other = row[j, k], row[j + half, k]
+                        row[j, k], row[j + half, k] = one + other, one - other
+            half *= 2
+        for j in range(size):
+            for k in range(rest):
+                row[j, k] /= root
+    return turned
 
 
 def _signs(count: int, seed: int) -> np.ndarray:
