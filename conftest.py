@@ -23,13 +23,17 @@ LONGEST = (
     "05_functional.ipynb",
     "07_allocation.ipynb",
     "03_vector_rd.ipynb",
-    "06_limits.ipynb",
-    "02_scalar_rd.ipynb",
-    "04_sota.ipynb",
     "test_contract.py",
+    "02_scalar_rd.ipynb",
+    "06_limits.ipynb",
     "test_faults.py",
-    "test_experiment.py",
+    "04_sota.ipynb",
+    "test_census.py",
+    "test_entropy.py",
     "test_determinism.py",
+    "test_experiment.py",
+    "test_properties.py",
+    "test_fuzz.py",
 )
 WORKERS = 8  # at most: each imports torch and takes about 1 GB
 
