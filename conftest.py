@@ -5,6 +5,10 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any pace", deadline=None)  # its own is 200 ms an example
+settings.load_profile("any pace")
 
 # Tests that may be skipped, each with the reason why; any other skip is a failure.
 ALLOWED_SKIPS: dict[str, str] = {
