@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.hub import EMBEDDED
@@ -48,6 +48,19 @@ def tiny(tied: bool = True, layers: int = 3, seed: int = 0) -> LlamaForCausalLM:
         eos_token_id=1,
     )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def sliding() -> Qwen2ForCausalLM:
+    """The same with a window of three tokens in two of its four layers, which are neither the first nor neighbours."""
+    torch.manual_seed(0)
+    config = tiny().config.to_dict()
+    kept = {key: config[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "bos_token_id")}
+    kept |= {key: config[key] for key in ("num_attention_heads", "num_key_value_heads", "initializer_range")}
+    types = ["full_attention", "sliding_attention"] * 2
+    config = Qwen2Config(
+        **kept, num_hidden_layers=4, use_sliding_window=True, sliding_window=3, layer_types=types
+    )
+    return Qwen2ForCausalLM(config).eval().requires_grad_(False)
 
 
 def saved(network: LlamaForCausalLM, folder: Path, **how: object) -> Checkpoint:

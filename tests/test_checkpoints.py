@@ -73,7 +73,7 @@ def test_a_layer_is_a_code(name):
         packed = quantized.packed(layer)
         again = Code.from_bytes(packed.code.to_bytes())
         assert np.array_equal(packed.decoder.decode(again), packed.weight)
-        assert sum(quantized.bits(layer).values()) == packed.code.bits - packed.code.prices["header"]
+        assert sum(quantized.needed_bits(layer).values()) == packed.code.bits - packed.code.prices["header"]
         for stream in packed.code.streams:
             streams = {n: s for n, s in packed.code.streams.items() if n != stream}
             with pytest.raises(ValueError, match=stream):

@@ -1,5 +1,7 @@
 """Quantizers that are llama.cpp itself, through libgguf."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from gguf import GGMLQuantizationType, quants
 from sources import gaussian
 
 from rdlib.checkpoints import aligned, open_quantized
-from rdlib.checkpoints.llama_cpp import LlamaCpp, LlamaCppImportance
+from rdlib.checkpoints.llama_cpp import LlamaCpp, LlamaCppImportance, writable
 from rdlib.measure import measure_code
 from rdlib.models import EMBEDDED, open_checkpoint
 from rdlib.network.network import load_network
@@ -59,6 +61,21 @@ def test_what_cannot_be_written_is_refused():
         LlamaCpp("Q4_K").encode(gaussian((2, 100)))
     with pytest.raises(ValueError, match="only with importance: use LlamaCppImportance"):
         LlamaCpp("IQ2_XXS").encode(gaussian((2, 256)))
+
+
+def test_what_can_be_written_and_why_not_the_rest(monkeypatch):
+    kinds = ["Q4_0", "Q4_K", "IQ4_NL"]
+    assert writable(kinds, {512, 1024}) == (kinds, "")
+    some, why = writable(kinds, {512, 576})
+    assert (
+        some == ["Q4_0", "IQ4_NL"]
+        and why == "Left out: Q4_K, whose blocks do not divide rows of 576 weights."
+    )
+    monkeypatch.setitem(sys.modules, "libgguf", None)
+    assert writable(kinds) == (
+        [],
+        "Left out: Q4_0, Q4_K, IQ4_NL, written by libgguf: pip install 'rdlib[gguf]'",
+    )
 
 
 @pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "IQ4_XS"])

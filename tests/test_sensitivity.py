@@ -9,6 +9,7 @@ from networks import (
     one_torch_thread,  # noqa: F401
     random_windows,
     saved,
+    sliding,
     tiny,
     trained,
 )
@@ -40,6 +41,17 @@ def test_one_changed_tensor_gives_the_output_of_the_whole_network(how, tied):
         with replaced(network, new):
             expected = compare(network, reference)
         assert expected.kl.mean > 0
+        assert_same(replay.compare(new), expected)
+
+
+def test_a_layer_that_looks_back_a_few_tokens_does_so_in_every_replay():
+    network = sliding()
+    reference = Reference(network, random_windows(20))
+    replay = Replay(network, reference)
+    for name in (f"model.layers.{n}.{group}_proj.weight" for n in range(4) for group in GROUPS):
+        new = noisy(network, name)
+        with replaced(network, new):
+            expected = compare(network, reference)
         assert_same(replay.compare(new), expected)
 
 

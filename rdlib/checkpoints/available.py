@@ -14,7 +14,8 @@ def open_available(
 ) -> tuple[dict[str, QuantizedCheckpoint], dict[str, str]]:
     """Name → checkpoint of those that were made of the reference, and name → reason of those that are left out.
 
-    Every layer is read once, so that whatever is wrong with a file shows here, and not in the middle of a table.
+    Every layer is read once, one at a time, so that whatever is wrong with a file shows here, and not in the middle of
+    a table.  The price of each is remembered, so that :attr:`QuantizedCheckpoint.rates` read none again.
 
     Args:
         models: each as :func:`rdlib.checkpoints.open_quantized` takes it.

@@ -4,6 +4,7 @@ K- and IQ-quants search for scales, minima and points of their grids: hundreds o
 detail, so that they are called and not written again.  What they wrote is read as from a file.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -15,6 +16,8 @@ from rdlib.models.gguf.floats import FloatType
 from rdlib.models.gguf.types import named_type
 from rdlib.quantizers.base import Quantizer
 from rdlib.weights import as_float32
+
+WITH = "written by libgguf: pip install 'rdlib[gguf]'"
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,7 @@ class LlamaCpp(Quantizer):
         try:
             import libgguf
         except ImportError:
-            raise ValueError(
-                f"{self.method} is written by libgguf: pip install 'rdlib[gguf]', or libgguf."
-            ) from None
+            raise ValueError(f"{self.method} is {WITH}") from None
         number = libgguf.GGMLQuantizationType[self.kind]
         if importance is None and libgguf.quantize_requires_imatrix(number):
             raise ValueError(f"llama.cpp writes {self.kind} only with importance: use LlamaCppImportance.")
@@ -99,3 +100,20 @@ class LlamaCppImportance(LlamaCpp):
         """See :meth:`LlamaCpp.quantize`; without H all inputs are as important."""
         importance = np.ones(np.shape(W)[-1]) if H is None else np.diagonal(H)
         return self._encoded(W, np.ascontiguousarray(importance, np.float32))
+
+
+def writable(kinds: Iterable[str], widths: Iterable[int] = ()) -> tuple[list[str], str]:
+    """Which of some types can be written here for rows of these lengths, and a sentence on the others.
+
+    The sentence is empty where there are none.
+    """
+    kinds, widths = list(kinds), sorted(widths)
+    try:
+        import libgguf  # noqa: F401
+    except ImportError:
+        return [], f"Left out: {', '.join(kinds)}, {WITH}"
+    for n in widths:
+        if others := [kind for kind in kinds if n % named_type(kind).size]:
+            found, _ = writable([kind for kind in kinds if kind not in others], widths)
+            return found, f"Left out: {', '.join(others)}, whose blocks do not divide rows of {n} weights."
+    return kinds, ""

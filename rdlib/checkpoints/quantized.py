@@ -43,6 +43,7 @@ class QuantizedCheckpoint:
     def __init__(self, checkpoint: Checkpoint | Path):
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._layout = _layout(self.checkpoint)
+        self._bits: dict[str, dict[str, int]] = {}  # of every layer that was read
         self._stem_of = {f"{stem}.weight": stem for stem in self._layout.stems(self.checkpoint.names)}
         if not self._stem_of:
             raise ValueError(
@@ -60,6 +61,11 @@ class QuantizedCheckpoint:
     def method(self) -> str:
         """Name of the method in tables and plots."""
         return self._layout.method
+
+    @property
+    def bits(self) -> float:
+        """Nominal rate; where layers have several, that of most weights."""
+        return self._layout.bits
 
     @property
     def folds_scales(self) -> bool:
@@ -100,8 +106,11 @@ class QuantizedCheckpoint:
             ValueError: there is no such layer, or its tensors are not what the settings say.
         """
         if name in self.left_alone:
-            return left_alone(self.checkpoint.tensor(name), self._layout.bits, self.method)
-        return self._layout.read(self._parts(name))
+            layer = left_alone(self.checkpoint.tensor(name), self.bits, self.method)
+        else:
+            layer = self._layout.read(self._parts(name))
+        self._bits[name] = layer.bits
+        return layer
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         """What the code of a layer is if the file is not what it says, by what it would have to say instead."""
@@ -125,13 +134,15 @@ class QuantizedCheckpoint:
         """
         return self.packed(name).weight
 
-    def bits(self, name: str) -> dict[str, int]:
+    def needed_bits(self, name: str) -> dict[str, int]:
         """What a decoder needs of a layer, in bits by stream; public tables, and groups of neighbours, cost nothing.
+
+        A layer that was read before is not read again.
 
         Raises:
             ValueError: as :meth:`packed`.
         """
-        return self.packed(name).bits
+        return self._bits[name] if name in self._bits else self.packed(name).bits
 
     def stored_bits(self, name: str) -> dict[str, int]:
         """What the file spends on a layer, in bits by stream.
@@ -151,7 +162,7 @@ class QuantizedCheckpoint:
         rows = []
         for name in self.layers:
             weights, (layer, group) = math.prod(self.shape(name)), layer_and_group(name)
-            rates = {stream: bits / weights for stream, bits in self.bits(name).items()}
+            rates = {stream: bits / weights for stream, bits in self.needed_bits(name).items()}
             stored = sum(self.stored_bits(name).values()) / weights
             labels = {"layer": layer, "group": group or "other", "name": name, "weights": weights}
             rows.append(labels | {"rate": sum(rates.values()), "stored": stored} | rates)

@@ -98,12 +98,12 @@ def read_model(
     Raises:
         ValueError: the quantized checkpoint is of another model.
     """
-    tensors, rows, bits = {}, {}, float("nan")
+    tensors, rows = {}, {}
     for name, packed in aligned(quantized, checkpoint):
-        W, tensors[name], bits = checkpoint.tensor(name), packed.weight, packed.decoder.bits
+        W, tensors[name] = checkpoint.tensor(name), packed.weight
         H = None if name == EMBEDDING else moments[name]
         rows[name] = _row(name, W, packed.weight, packed.rate, H)
-    return QuantizedModel(method or quantized.method, bits, tensors, _table(rows))
+    return QuantizedModel(method or quantized.method, quantized.bits, tensors, _table(rows))
 
 
 def _row(name: str, W: np.ndarray, W_hat: np.ndarray, rate: float, H: np.ndarray | None) -> dict:

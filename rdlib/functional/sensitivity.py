@@ -184,12 +184,22 @@ def _copy_input_to(room: torch.Tensor) -> Callable[[nn.Module, tuple], None]:
     return hook
 
 
+class _Skipped(nn.Module):
+    """In the place of a layer that does not run: each of the others keeps its number, by which its mask is chosen."""
+
+    def forward(self, hidden: torch.Tensor, **_: object) -> torch.Tensor:
+        return hidden
+
+
 @contextmanager
 def _layers(network: LlamaForCausalLM, part: slice) -> Iterator[None]:
     """The network with only some of its layers."""
     layers = network.model.layers
+    run = range(len(layers))[part]
     try:
-        network.model.layers = layers[part]
+        network.model.layers = nn.ModuleList(
+            layer if number in run else _Skipped() for number, layer in enumerate(layers)
+        )
         yield
     finally:
         network.model.layers = layers
