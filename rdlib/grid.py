@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from rdlib.weights import BFLOAT16, as_float32
 
@@ -17,6 +18,7 @@ MOST = 256  # levels: more are no grid, but a float type
 MOST_IN_TABLE = 32  # levels, where steps are not equal
 SAMPLE = 256  # blocks that are looked at
 ENOUGH = 0.99  # of the blocks have to lie on a grid
+APART = 0.02  # bit: what is less is no matter
 TOLERANCE = 0.15  # steps: what is left of a level after rounding to bfloat16
 
 
@@ -93,6 +95,17 @@ def dithered(W: np.ndarray, grid: Grid, seed: int = 0) -> np.ndarray:
         place = slice(begin, begin + grid.size)
         noise[:, place] *= np.array([[_step(np.unique(block))] for block in blocks[:, place]])
     return (blocks + noise).reshape(values.shape).astype(np.float32)
+
+
+def twin_note(gaps: pd.DataFrame) -> str:
+    """Where the grid decides a result, as a sentence.
+
+    Args:
+        gaps: in bits, a row for each method and rate; first column of the weights, second of their twin.
+    """
+    apart = gaps[(gaps.iloc[:, 0] - gaps.iloc[:, 1]).abs() > APART]
+    points = ", ".join(f"{method} at {bits} bits" for method, bits in apart.index) or "none"
+    return f"More than {APART} bit from the dithered twin, which is the grid's doing: {points}"
 
 
 def _step(values: np.ndarray) -> float:

@@ -8,80 +8,57 @@ import subprocess
 import sys
 from pathlib import Path
 
+import digits
 import nbformat
 import pytest
+import torch
 from nbformat import NotebookNode
 
 from rdlib.runs.notebook import execute
 
 TESTS = Path(__file__).parent
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-# Prints a line a quantizer: all digits of what is measured, and the bytes of the file; then of H, in float32
-# products of the network, which sum in an order that depends on the threads.
-DIGITS = """
-import hashlib, sys
-sys.path.insert(0, sys.argv[1])
-from quantizer_list import ALL
-from sources import coded, SOURCES
-from rdlib.measure import measure_code
-from rdlib.models import open_checkpoint
-from rdlib.network import cut_windows, load_network, load_tokenizer, read_tokens, second_moments
-
-for q in ALL:
-    code = coded(q, "tall")
-    point = measure_code(SOURCES["tall"], q, code)
-    print(q.method, repr(point.rate), repr(point.mse), hashlib.sha256(code.to_bytes()).hexdigest(), sep="\\t")
-checkpoint = open_checkpoint("embedded")
-windows = cut_windows(read_tokens("calibration", load_tokenizer("embedded")), 64).take(4)
-moments = second_moments(load_network(checkpoint), windows)
-for weight in checkpoint.layer(1):
-    H = moments[weight]
-    print("H", weight.name, repr(float(H.trace())), repr(float((H**2).sum())), sep="\\t")
-"""
+OTHER = "2" if torch.get_num_threads() == 1 else "1"  # `make test` has one
 
 
 @pytest.fixture(scope="module")
-def printed() -> list[list[list[str]]]:
-    """What a fresh Python prints on one thread, and on two: lines of words."""
-    found = []
-    for threads in (1, 2):
-        run = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", DIGITS, str(TESTS)],
-            env=os.environ | dict.fromkeys(THREADS, str(threads)), capture_output=True, text=True,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stderr
-        found.append([line.split("\t") for line in run.stdout.splitlines()])
-    return found
+def elsewhere() -> list[list[str]]:
+    """What a fresh Python prints on another number of threads: lines of quantizers, and of moments."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", TESTS / "digits.py"],
+        env=os.environ | dict.fromkeys(THREADS, OTHER), capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return [part.splitlines() for part in run.stdout.split("\n\n")]
 
 
-def test_every_quantizer_is_the_same_in_every_digit(printed):
+def test_every_quantizer_is_the_same_in_every_digit(elsewhere):
     """Integers, bytes and all digits of floats agree."""
-    one, two = ([line for line in lines if line[0] != "H"] for lines in printed)
-    assert len(one) > 50 and one == two
+    assert len(elsewhere[0]) > 50 and elsewhere[0] == digits.of_quantizers()
 
 
-def test_products_of_the_network_differ_by_their_last_bits_only(printed):
+def test_products_of_the_network_differ_by_their_last_bits_only(elsewhere):
     """What is not the same: float32 sums of matrix products.  They agree to 1e-5 of their size."""
-    one, two = ([line for line in lines if line[0] == "H"] for lines in printed)
-    assert len(one) == len(two) == 7
-    for (_, name, *numbers), (_, same, *others) in zip(one, two, strict=True):
+    here = digits.of_moments()
+    assert len(elsewhere[1]) == len(here) == 7
+    for line, other in zip(here, elsewhere[1], strict=True):
+        (name, *numbers), (same, *others) = line.split(), other.split()
         assert name == same
         assert [float(x) for x in numbers] == pytest.approx([float(x) for x in others], rel=1e-5)
 
 
-def test_a_notebook_prints_the_same_on_two_threads(monkeypatch):
-    """Nbval compares it with its committed outputs on as many threads as the rest of `make test` has."""
+def test_a_notebook_prints_the_same_on_other_threads(monkeypatch):
+    """Nbval compares every notebook on as many threads as the rest of `make test` has; this is the shortest."""
     for name in THREADS:
-        monkeypatch.setenv(name, "2")
-    path = TESTS.parent / "notebooks/02_scalar_rd.ipynb"
+        monkeypatch.setenv(name, OTHER)
+    path = TESTS.parent / "notebooks/01_extraction.ipynb"
     committed = shown(nbformat.read(path, as_version=4))
-    assert len(committed) > 10 and shown(execute(path, {})[0]) == committed
+    assert len(committed) > 2000 and shown(execute(path, {})[0]) == committed
 
 
-def shown(notebook: NotebookNode) -> list[str]:
-    """Every text that a notebook shows."""
+def shown(notebook: NotebookNode) -> str:
+    """All text that a notebook shows; what is printed may come in one piece or in several."""
     outputs = [
         out for cell in notebook.cells for out in cell.get("outputs", []) if out.get("name") != "stderr"
     ]
-    return [out.get("text") or out.data.get("text/plain", "") for out in outputs]
+    return "".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from rdlib.__main__ import main
 from rdlib.files import sha256
 from rdlib.runs import experiment, fingerprint, notebook
 from rdlib.runs.experiment import Busy, exclusive, plan, plan_model
@@ -266,23 +267,27 @@ def test_dead_kernel_is_a_failure(project):
     assert (project / "build/demo/02_two.partial.ipynb").exists()
 
 
-def test_exit_status(project):
-    def main(name: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "rdlib", "run", name]
-        return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600)
-
-    shutil.rmtree(project / "rdlib")  # or Python would take it for the package
-    done, unknown = main("demo"), main("demos")
-    assert (done.returncode, unknown.returncode) == (0, 1)
-    assert done.stdout.startswith("Look at build/demo/index.html: 2 notebooks") and "4 points" in done.stdout
-    assert unknown.stderr == "There is no experiment 'demos'; params has: demo.\n"
+def test_exit_status(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    main(["run", "demo"])  # it returns: status 0
+    done = capsys.readouterr().out
+    assert done.startswith("Look at build/demo/index.html: 2 notebooks") and "4 points" in done
     (project / "params/demo.yaml").write_text("02_two: {divisor: 0}\n")
-    failed = main("demo")
-    assert failed.returncode == 1 and "code cell 3" in failed.stderr.splitlines()[-1]
+    with pytest.raises(SystemExit, match=r"code cell 3 \(.*ZeroDivisionError"):
+        main(["run", "demo"])
     shutil.rmtree(project / "build")
     (project / "build").write_text("a file in the place of the folder")
-    barred = main("demo")
-    assert barred.returncode == 1 and barred.stderr.count("\n") == 1 and "build/demo" in barred.stderr
+    with pytest.raises(SystemExit) as barred:
+        main(["run", "demo"])
+    assert "\n" not in barred.value.code and "build/demo" in barred.value.code
+
+
+def test_exit_status_of_the_process(tmp_path):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/demo.yaml").write_text(TWO)
+    command = [sys.executable, "-m", "rdlib", "run", "demos"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert (ran.returncode, ran.stderr) == (1, "There is no experiment 'demos'; params has: demo.\n")
 
 
 def test_two_runs_at_once(project):

@@ -2,11 +2,12 @@
 
 import ml_dtypes
 import numpy as np
+import pandas as pd
 import pytest
 from gguf import GGMLQuantizationType, quants
 from sources import gaussian
 
-from rdlib.grid import dithered, find_grid
+from rdlib.grid import dithered, find_grid, twin_note
 from rdlib.quantizers import NF4, LLMInt8, LloydMax
 from rdlib.weights import BFLOAT16
 
@@ -86,6 +87,12 @@ def test_a_dithered_twin_is_on_no_grid_and_as_far_as_its_steps_say(source, kind)
         "a block may show every second level only"
     )
     assert (noise**2).mean() == pytest.approx((steps**2).mean() / 12, rel=0.02)
+
+
+def test_where_the_grid_decides_a_result():
+    rows = pd.MultiIndex.from_tuples([("uniform", 4), ("Lloyd–Max", 4)])
+    gaps = pd.DataFrame({"weights": [0.86, 0.970], "twin": [0.89, 0.975]}, index=rows)
+    assert twin_note(gaps).endswith(": uniform at 4 bits") and twin_note(gaps[1:]).endswith(": none")
 
 
 def test_a_twin_of_one_grid_for_all_weights():

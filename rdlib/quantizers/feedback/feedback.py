@@ -74,24 +74,25 @@ def feed_forward(
     columns = W.shape[1]
     if U.shape != (columns, columns):
         raise ValueError(f"H of {len(U)} inputs does not fit a matrix of {columns} columns.")
-    rest, decoded, U = W.copy(), np.empty_like(W), U.astype(W.dtype, copy=False)
+    rest, L = W.T.copy(), np.ascontiguousarray(U.T, W.dtype)  # transposed: a column lies in one piece
+    decoded = np.empty_like(rest)
     lazy = max(LAZY // width, 1) * width
     for start in range(0, columns, lazy):
         stop = min(start + lazy, columns)
-        errors = np.empty((len(W), stop - start), W.dtype)
+        errors = np.empty((stop - start, len(W)), W.dtype)
         for i in range(start, stop, width):
             j = min(i + width, stop)
-            target = rest[:, i:j] - errors[:, : i - start] @ U[start:i, i:j]
-            decoded[:, i:j] = quantize(i, target)
+            target = rest[i:j] - L[i:j, start:i] @ errors[: i - start]
+            decoded[i:j] = quantize(i, target.T).T
             if j < columns:  # else there is nothing left to feed them to
-                errors[:, i - start : j - start] = _divided(target - decoded[:, i:j], U[i:j, i:j])
+                errors[i - start : j - start] = _divided(target - decoded[i:j], L[i:j, i:j])
         if stop < columns:
-            rest[:, stop:] -= errors @ U[start:stop, stop:]
-    return decoded
+            rest[stop:] -= L[stop:, start:stop] @ errors
+    return np.ascontiguousarray(decoded.T)
 
 
-def _divided(errors: np.ndarray, U: np.ndarray) -> np.ndarray:
-    """Errors·U⁻¹, U upper triangular."""
-    if len(U) == 1:
-        return errors / U[0, 0]
-    return solve_triangular(U, errors.T, trans="T", check_finite=False).T
+def _divided(errors: np.ndarray, L: np.ndarray) -> np.ndarray:
+    """L⁻¹·errors, L lower triangular."""
+    if len(L) == 1:
+        return errors / L[0, 0]
+    return solve_triangular(L, errors, lower=True, check_finite=False)

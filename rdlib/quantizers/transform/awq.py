@@ -53,7 +53,8 @@ class AWQ(Wrapper):
         """The code with given scales."""
         scale = Stream.floats(s)
         s = scale.array.astype(np.float32)
-        inner = self.inner.encode(W * s, None if H is None else H / np.outer(s, s).astype(np.float64))
+        H = H / np.outer(s, s).astype(np.float64) if H is not None and self.inner.uses_H else None
+        inner = self.inner.encode(W * s, H)
         return self.wrapped(inner, channel_scale=scale)
 
     def reconstruct(self, code: Code) -> np.ndarray:

@@ -1,0 +1,33 @@
+"""All digits of what the library computes, printed a line a quantity, for test_determinism.py to compare."""
+
+import hashlib
+
+from quantizer_list import ALL
+from sources import SOURCES, coded
+
+from rdlib.measure import measure_code
+from rdlib.models import open_checkpoint
+from rdlib.network import cut_windows, load_network, load_tokenizer, read_tokens, second_moments
+
+
+def of_quantizers() -> list[str]:
+    """Of each quantizer what is measured, and the hash of its file."""
+    lines = []
+    for q in ALL:
+        code = coded(q, "tall")
+        point = measure_code(SOURCES["tall"], q, code)
+        lines.append(f"{q.method} {point.rate!r} {point.mse!r} {hashlib.sha256(code.to_bytes()).hexdigest()}")
+    return lines
+
+
+def of_moments() -> list[str]:
+    """Of H: its trace and ‖H‖², from float32 products, which sum in an order that depends on the threads."""
+    checkpoint = open_checkpoint("embedded")
+    windows = cut_windows(read_tokens("calibration", load_tokenizer("embedded")), 64).take(4)
+    moments = second_moments(load_network(checkpoint), windows)
+    H = {weight.name: moments[weight] for weight in checkpoint.layer(1)}
+    return [f"{name} {float(A.trace())!r} {float((A**2).sum())!r}" for name, A in H.items()]
+
+
+if __name__ == "__main__":
+    print(*of_quantizers(), "", *of_moments(), sep="\n")
