@@ -289,6 +289,40 @@ def test_cluster_gives_the_same_bytes_when_a_worker_dies(tmp_path):
     shutil.rmtree(tmp_path / "dask", ignore_errors=True)
 
 
+class _Unpicklable(Exception):
+    """It cannot be made from its arguments alone."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} {reason}")
+
+
+FAILING = """
+from distributed import Client, LocalCluster
+import joblib, rdlib.census.run as run, test_census
+
+def fails(tensor, *_):
+    raise test_census._Unpicklable("it", "broke")
+
+run.tensor_rows = fails
+with LocalCluster(1, host="127.0.0.1", protocol="tcp://", processes=False, dashboard_address=None) as cluster:
+    with Client(cluster), joblib.parallel_config("dask"):
+        try:
+            run.census({folder!r}, {out!r})
+        except RuntimeError as error:
+            print(error)
+"""
+
+
+def test_an_error_on_a_cluster_that_cannot_be_pickled_ends_the_census(tmp_path):
+    """Found by a user: Dask asked the worker for it again and again, and the census never ended."""
+    folder = write_checkpoint(tmp_path / "model", **SMALL)
+    script = FAILING.format(folder=str(folder), out=str(tmp_path / "out"))
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=200
+    )
+    assert re.search(r"model\.\S+: _Unpicklable: it broke", found.stdout), found.stderr
+
+
 def test_an_interrupt_inside_compiled_code_is_an_interrupt(monkeypatch):
     """Found by a test that was interrupted there: numba raises a SystemError of it."""
 

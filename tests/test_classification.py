@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from networks import one_torch_thread, random_windows  # noqa: F401
+from safetensors.numpy import load_file
 from tiny_llama import (
     BFLOAT16,
     DOWN1,
@@ -215,6 +216,25 @@ def test_fp8_without_any_scale_is_measured_as_it_is_and_says_so(tmp_path):
     refusal(lambda: open_checkpoint(folder).tensor(DOWN1), DOWN1, "F8_E4M3", "without a scale")
 
 
+def test_codes_whose_scale_is_lost_are_not_weights(tmp_path):
+    """Without a word in the settings, and without a scale anywhere: their largest number says so."""
+    stored, _ = fp8_model()
+    plain = {name: W for name, W in stored.items() if "scale" not in name}
+    folder = write(tmp_path / "m", plain)
+    words = (Q0.removesuffix("q_proj.weight"), "the largest number of F8_E4M3", "scale is missing")
+    refusal(lambda: load_network(open_checkpoint(folder), "cpu"), *words[1:])
+    row = next(tensor_rows(w, grouped=False) for w in stored_tensors(folder) if w.name == Q0)
+    assert len(row) == 1 and all(word in row[0]["error"] for word in words)
+
+
+def test_a_scale_that_divides_is_not_multiplied_with(tmp_path):
+    codes, scale, _ = encoded(matrix(), "row", E4M3, np.float32)
+    folder = write(tmp_path, {DOWN1: codes, f"{DOWN1}_scale_inv": 1 / scale})
+    refusal(
+        lambda: open_checkpoint(folder).tensor(DOWN1), f"{DOWN1}_scale_inv", "not the scale that multiplies"
+    )
+
+
 # Codes that are not decoded here
 
 
@@ -245,6 +265,16 @@ CODES = {
     "codes widened to bfloat16": ({"weight": ones(BFLOAT16, 64, 96), "weight_scale": HALF}, None),
     "two scales": ({"weight": ones(E4M3, 64, 96), "weight_scale": HALF, "weight_scale_inv": HALF}, None),
     "an unknown scale": ({"weight": ones(E4M3, 64, 96), "weight_descale": HALF}, None),
+    "FP8 and its largest number": ({"weight": ones(E4M3, 64, 96), "weight_amax": HALF}, None),
+    "FP8 and something else": ({"weight": ones(E4M3, 64, 96), "s": HALF}, None),
+    "FP8 and exponents as bytes": (
+        {"weight": ones(E4M3, 64, 96), "weight_scale": ones(np.uint8, 64, 3)},
+        {"quant_method": "compressed-tensors", "format": "mxfp8-quantized"},
+    ),
+    "FP8 and scales of blocks by another name": (
+        {"weight": ones(E4M3, 64, 96), "weight_block_scale": HALF},
+        None,
+    ),
     "FP8 of a quantized model, no scale": ({"weight": ones(E4M3, 64, 96)}, {"quant_method": "fp8"}),
     "NVFP4": (
         {"weight": ones(np.uint8, 64, 48), "weight_scale": ones(E4M3, 64, 6), "weight_scale_2": WIDE[:1]},
@@ -291,6 +321,7 @@ def test_scales_of_inputs_change_nothing(tmp_path):
     checkpoint = open_checkpoint(write(tmp_path, tensors))
     assert np.array_equal(checkpoint.tensor(Q0), tensors[Q0])
     assert len(checkpoint.weights) == 16
+    load_network(checkpoint, "cpu")
 
 
 def test_norms_biases_and_buffers_are_called_so(tmp_path):
@@ -367,6 +398,66 @@ def test_settings_that_contradict_the_tensors_are_refused(tmp_path, case):
     stored, settings = spoiled(change)
     folder = write(tmp_path, stored, config(quantization_config=settings))
     refusal(lambda: [open_quantized(folder).tensor(Q0)], *words)
+
+
+AWQ_MISTAKES = {  # of who packed the words, and what is said
+    "less one": (lambda fields, key: fields - 1 if key == "qzeros" else fields, "its zero points one higher"),
+    "in their own order": (
+        lambda fields, key: fields[..., [0, 4, 1, 5, 2, 6, 3, 7]],
+        "in the order of the fields",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", AWQ_MISTAKES.values(), ids=AWQ_MISTAKES)
+def test_awq_that_was_packed_in_another_way_is_refused(tmp_path, mistake):
+    change, words = mistake
+    stored, shifts = load_file(IN_THE_BOX["autoawq"] / "model.safetensors"), np.arange(0, 32, 4, np.uint32)
+    for name in (n for n in stored if n.endswith(("qweight", "qzeros"))):
+        fields = change(stored[name].view(np.uint32)[..., None] >> shifts & 15, name.rpartition(".")[2]) & 15
+        stored[name] = (fields << shifts).sum(-1, dtype=np.uint32).view(np.int32)
+    settings = json.loads((IN_THE_BOX["autoawq"] / "config.json").read_text())
+    quantized = open_quantized(write(tmp_path / "m", stored, settings))
+    refusal(lambda: list(aligned(quantized, open_checkpoint("embedded"))), "q_proj.weight of m", words)
+
+
+INCOMPLETE = {
+    "a matrix": (lambda names: [n for n in names if DOWN1.removesuffix("weight") in n], "lacks " + DOWN1),
+    "biases": (lambda names: [n for n in names if n.endswith(".bias")], "lacks"),
+}
+
+
+@pytest.mark.parametrize("case", INCOMPLETE.values(), ids=INCOMPLETE)
+def test_a_quantized_model_that_is_not_whole_is_refused(tmp_path, case):
+    which, words = case
+    tensors = llama(biases=("q",))
+    reference = open_checkpoint(write(tmp_path / "reference", tensors, config(attention_bias=True)))
+    stored, _ = gptq(tensors)
+    for name in which(list(stored)):
+        del stored[name]
+    settings = config(quantization_config=gptq_settings(), attention_bias=True)
+    quantized = open_quantized(write(tmp_path / "q", stored, settings))
+    refusal(lambda: list(aligned(quantized, reference)), "q was not made of reference", words)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_biases_that_the_reference_has_not(tmp_path, bias):
+    """Zeros are what packages write where there is none; others are of another model."""
+    stored, _ = gptq(llama())
+    for name in [n for n in stored if n.endswith("q_proj.qweight")]:
+        stored[name.replace("qweight", "bias")] = np.full(stored[name].shape[1], bias, np.float16)
+    reference = open_checkpoint(write(tmp_path / "reference", llama()))
+    quantized = open_quantized(write(tmp_path / "q", stored, config(quantization_config=gptq_settings())))
+    if bias:
+        refusal(lambda: list(aligned(quantized, reference)), "q_proj.bias", "the other has none")
+    else:
+        assert len(dict(aligned(quantized, reference))) == 14
+
+
+def test_settings_may_be_those_of_the_decoder_in_a_larger_model(tmp_path):
+    stored, hats = gptq(llama())
+    settings = {"model_type": "llava", "text_config": config(quantization_config=gptq_settings())}
+    assert np.array_equal(open_quantized(write(tmp_path, stored, settings)).tensor(Q0), hats[Q0])
 
 
 @pytest.mark.parametrize("file", ["quantize_config.json", "quant_config.json", "quantization_config.json"])

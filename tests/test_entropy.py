@@ -53,7 +53,7 @@ def unequal_rows() -> np.ndarray:
     return (rng.standard_normal((128, 1024)) * powers**0.5).astype(np.float32)
 
 
-@pytest.mark.parametrize("bits", range(1, 5))
+@pytest.mark.parametrize("bits", [1, 1.25, 2, 2.75, 3, 4])
 def test_a_uniform_grid_meets_its_closed_form_on_a_gaussian(gaussian, bits):
     for quantizer, form in ((EcsqMidpoint(bits), "midpoint"), (EcsqCentroid(bits), "centroid")):
         point = measure(gaussian, quantizer)
@@ -67,6 +67,16 @@ def test_the_optimum_is_no_worse_than_the_grid_with_centroids(gaussian, bits):
     """At equal entropy, to the width of the search for it: compare D·4^H."""
     grid, best = (measure(gaussian, kind(bits)) for kind in (EcsqCentroid, EcsqOptimal))
     assert best.mse * 4**best.index_entropy <= 1.002 * grid.mse * 4**grid.index_entropy
+
+
+@pytest.mark.parametrize("bits", [2.25, 3.5])
+@pytest.mark.parametrize(
+    "quantizer", [EcsqOptimal(4), LatticeCoded(4, D4), EntropyCodedTrellis(4, 8)], ids=str
+)
+def test_the_payload_costs_the_nominal_rate_at_quarters_of_a_bit(quantizer, bits):
+    W = np.random.default_rng(0).standard_normal((128, 256)).astype(np.float32)
+    point = measure(W, quantizer.at(bits))
+    assert point.rate - point.side_rate == pytest.approx(bits, abs=0.02)
 
 
 @pytest.mark.parametrize("bits", range(1, 7))

@@ -69,6 +69,22 @@ def test_the_index_decides_and_nothing_else_is_read(tmp_path, index):
     assert_one_answer(tmp_path, new)
 
 
+@pytest.mark.parametrize("name", [Q0.replace("weight", "bias"), Q0.replace("weight", "weight_scale")])
+def test_an_index_that_names_half_of_a_module_is_refused(tmp_path, name):
+    tensors = llama() | {name: np.ones(64, BFLOAT16)}
+    write(tmp_path / "m", tensors, file="a.safetensors")
+    write_index(tmp_path / "m", dict.fromkeys(llama(), "a.safetensors"))
+    refusal(
+        lambda: open_checkpoint(tmp_path / "m"), f"a.safetensors of m holds {name}", Q0, "add it to the index"
+    )
+
+
+def test_what_macos_leaves_beside_a_file_is_no_file(tmp_path):
+    write(tmp_path / "m", llama())
+    (tmp_path / "m" / "._model.safetensors").write_bytes(b"\0\5\x16\7" * 8)
+    assert_one_answer(tmp_path / "m", llama())
+
+
 @pytest.mark.parametrize("other", [{}, {"prefix": ""}, {"prefix": "model.language_model."}], ids=str)
 def test_two_files_that_hold_a_name_are_both_named(tmp_path, other):
     write(tmp_path / "m", llama())

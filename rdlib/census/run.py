@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from pathlib import Path
 
 import joblib
@@ -83,7 +84,22 @@ def backend(cluster: str | None) -> joblib.parallel_config:
 
 
 def _named_rows(tensor: Weight, *settings: int) -> tuple[str, list[dict]]:
-    return tensor.name, tensor_rows(tensor, *settings)
+    try:
+        return tensor.name, tensor_rows(tensor, *settings)
+    except Exception as error:
+        if _can_be_sent(error):
+            raise
+        reason = f"{tensor.name}: {type(error).__name__}: {error}"
+    raise RuntimeError(reason)  # here, so that what cannot be sent is not its context
+
+
+def _can_be_sent(error: BaseException | None) -> bool:
+    """Whether an exception and all behind it survive pickling: Dask asks for one that does not again and again."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return error is None or _can_be_sent(error.__cause__ or error.__context__)
 
 
 def _key(tensor: Weight, *settings: int) -> str:

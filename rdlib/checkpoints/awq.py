@@ -63,6 +63,17 @@ class Awq(CheckpointFormat):
         }
         return EncodedLayer(Code((outputs, inputs), streams), Affine(self.bits, self.method, width))
 
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """Zero points stored less one, as GPTQ's are, and columns in their own order: mistakes of converters."""
+        index, zero, size = code["index"], code["zero"], 1 << self.bits
+        shifted = Stream.fixed((zero + np.uint8(1)) % size, size)
+        found = {"its zero points one higher": Code(code.shape, dict(code.streams) | {"zero": shifted})}
+        if code.shape[0] % 8 == 0:
+            order = np.arange(code.shape[0]).reshape(-1, 8)[:, np.argsort(FIELD_OF_COLUMN)].ravel()
+            turned = {"index": Stream.fixed(index[order], size), "zero": Stream.fixed(zero[order], size)}
+            found["its columns in the order of the fields"] = Code(code.shape, dict(code.streams) | turned)
+        return found
+
     def _columns(self, words: np.ndarray, outputs: int) -> np.ndarray:
         """Fields in the order of the columns, uint8 (out, rows of ``words``)."""
         fields = unpack(np.ascontiguousarray(words.T), self.bits, 8 * words.shape[1])

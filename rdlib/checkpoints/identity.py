@@ -6,7 +6,7 @@ import numpy as np
 from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
 from rdlib.code.code import Code
-from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.checkpoint import Checkpoint, examples
 
 ROWS = 4096  # compared at a time
 ON_THE_WAY = (np.float32, ml_dtypes.bfloat16, np.float16)  # types in which a package may have held a model
@@ -16,8 +16,9 @@ TINY = 2.0**-24  # the smallest float16: what is less may have become zero or th
 def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) -> None:
     """Raise unless a checkpoint can have been made of the reference.
 
-    Names and shapes of all layers must be those of the reference, and so must the values of embedding, head and
-    norms, rounded to the float types that they went through.  Norms that absorbed scales of inputs (AWQ) are left
+    All that the reference computes with must be there, and nothing else but biases of zeros and copies.  Names and
+    shapes of all layers must be those of the reference, and so must the values of embedding, head and norms, rounded
+    to the float types that they went through.  Norms that absorbed scales of inputs (AWQ) are left
     out: the embedding and the last norm speak for the model.
 
     Raises:
@@ -31,6 +32,11 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
             raise ValueError(
                 f"{other} it has {layer} {shape}, and the other {shapes.get(layer, 'has none')}."
             )
+    asked, stored = reference.parameters.keys(), {*quantized.layers, *quantized.unquantized}
+    if lacking := asked - stored:
+        raise ValueError(f"{other} it lacks {examples(lacking)}.")
+    if strange := quantized.needed - asked:
+        raise ValueError(f"{other} it has {examples(strange)}, and the other has none.")
     scaled = {*quantized.scaled_norms, *(quantized.left_alone if quantized.folds_scales else [])}
     compared = [n for n in quantized.unquantized if n in reference and n not in scaled]
     if not compared:

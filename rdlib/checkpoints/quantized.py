@@ -99,6 +99,11 @@ class QuantizedCheckpoint:
         packed = {name for layer in self.layers for name in self._stored(layer)}
         return [name for name in self.checkpoint.names if name not in packed]
 
+    @cached_property
+    def needed(self) -> set[str]:
+        """Names of the tensors that were left alone and that a decoder has to read, see :attr:`rates`."""
+        return {name for name in self.unquantized if not self._is_known(name)}
+
     def packed(self, name: str) -> EncodedLayer:
         """The code of a layer, and its decoder; of one that was left alone, its weights as they are stored.
 
@@ -179,14 +184,13 @@ class QuantizedCheckpoint:
         """
         streams = list(self.table.columns[4:-2])
         bits = self.table[streams + TOTALS].mul(self.table.weights, axis=0).sum()
-        needed = [name for name in self.unquantized if not self._is_known(name)]
-        rest = sum(self.checkpoint.bits(name) for name in needed)
+        rest = sum(self.checkpoint.bits(name) for name in self.needed)
         whole = bits.copy()
         whole["unquantized"] = rest
         whole["rate"] += rest
         whole["stored"] += sum(self.checkpoint.bits(name) for name in self.unquantized)
         weights = int(self.table.weights.sum())
-        everything = weights + sum(self.checkpoint.size(name) for name in needed)
+        everything = weights + sum(self.checkpoint.size(name) for name in self.needed)
         rows = {"quantized layers": bits / weights, "whole model": whole / everything}
         frame = pd.DataFrame(rows).T.fillna(0.0)[[*streams, "unquantized", *TOTALS]]
         frame.insert(0, "weights", [weights, everything])
@@ -198,7 +202,7 @@ class QuantizedCheckpoint:
             return self.checkpoint.tied
         if name.endswith(".bias"):
             return not self.checkpoint.stored(name).any()
-        return name.endswith(".inv_freq")
+        return self.checkpoint.tensors[name].kind in (Kind.BUFFER, Kind.SCALE)
 
     def _parts(self, name: str) -> LayerTensors:
         if name not in self._stem_of:

@@ -6,8 +6,10 @@ It follows from names, types and neighbours, and from the settings of a quantiza
   are at times stored as bfloat16, and FP8 is a float type.
 * An FP8 code with one scale of a granularity that is understood is decoded, see :class:`rdlib.models.weight.Scaled`.
   Every other code has a *fault*: its numbers are not weights, and are refused wherever weights are asked for.
-* FP8 without a scale is taken as it is stored only if no other FP8 tensor has one and no settings say that the model
-  is quantized.
+* Beside a tensor of no usual float type whatever belongs to the same module is a part of its code, but for a bias.
+* FP8 without a scale is taken as it is stored only if no other FP8 tensor has one, no settings say that the model
+  is quantized, and no number of it is the largest of its type.
+* Scales of inputs and of the cache of keys and values are no weights, and change none.
 
 Scales for FP8 are named ``weight_scale`` (compressed-tensors, fbgemm, modelopt), ``weight_scale_inv`` (DeepSeek,
 transformers; it multiplies, too) or ``scale_weight`` (ComfyUI).
@@ -29,12 +31,15 @@ MULTIPLIERS = (
     "{leaf}.scale_inv",
     "scale",
 )
+SCALES = {*FLOATS, *FP8, "F8_E8M0"}  # types of numbers that multiply; bytes may be exponents
 _CODES = ("qweight", "weight_packed", "W_q", "trellis", "Qidxs", "codes")  # leaves that no weight is called
 _PART = re.compile(  # of the code of a leaf "weight", by what follows the name of its module
     r"(?:weight\.)?(?:.*(?:scale|zero_?point|absmax|quant_map|quant_state|codebook).*"
     r"|qzeros|zeros|biases|g_idx|perm|SCB|SCBt|weight_format|weight_shape)"
 )
-_OF_INPUTS = re.compile(r".*(?:input|activation|act|output|[qkv])_(?:global_)?scale|scale_(?:input|output)")
+_OF_INPUTS = re.compile(
+    r"(?:.*_)?(?:input|activation|act|output|[qkv])_(?:global_)?scale|scale_(?:input|output)"
+)
 _NORM = re.compile(r".*norm.*\.weight")
 _BUFFER = re.compile(r".*(?:inv_freq|masked_bias|position_ids|scaled_fp8)")
 
@@ -54,7 +59,7 @@ def classify(
     scaled = any(t.dtype in FP8 and parts.get(name) for name, t in tensors.items())
     found = {}
     for name, tensor in tensors.items():
-        if name in owned:
+        if name in owned or _OF_INPUTS.fullmatch(name.rpartition(".")[2]):
             found[name] = replace(tensor, kind=Kind.SCALE)
         else:
             found[name] = _classified(tensor, parts.get(name, {}), settings, scaled, inputs_of)
@@ -79,8 +84,9 @@ def _owner(name: str, tensors: Mapping[str, Weight]) -> tuple[str, str]:
         for code in (f"{stem}.{leaf}" for leaf in _CODES):
             if code in tensors and code != name and rest != "bias":
                 return code, rest
-        if f"{stem}.weight" in tensors and rest != "weight" and _PART.fullmatch(rest):
-            return f"{stem}.weight", rest
+        code = tensors.get(f"{stem}.weight")
+        if code and rest not in ("weight", "bias") and (code.dtype not in FLOATS or _PART.fullmatch(rest)):
+            return code.name, rest
     other = re.fullmatch(r"(.+)_scale(?:_inv)?", name)
     return (other[1], words[-1]) if other and other[1] in tensors else ("", "")
 
@@ -122,8 +128,8 @@ def _fp8(tensor: Weight, beside: dict[str, Weight], settings: Settings, scaled: 
     """A tensor of 8-bit floats: decoded with its scale, or refused."""
     leaf = tensor.name.rpartition(".")[2]
     known = {rule.format(leaf=leaf) for rule in MULTIPLIERS}
-    if len(beside) == 1 and beside.keys() <= known:
-        (scale,) = beside.values()
+    scale = next(iter(beside.values()), None)
+    if len(beside) == 1 and beside.keys() <= known and scale.dtype in SCALES:
         shared = {f.name: getattr(tensor, f.name) for f in fields(Weight)}
         block = _block(settings)
         note = f"decoded with {scale.name} {scale.shape}{f', blocks of {block}' if block else ''}"

@@ -1,7 +1,8 @@
 """A folder of safetensors: which file holds which tensor.
 
 The index of a sharded checkpoint decides where there is one, and then it alone: what a file holds besides is not part
-of the checkpoint.  Without an index every tensor of every file is, and no name may be in two.
+of the checkpoint, and must not be of one of its modules.  Without an index every tensor of every file is, and no name
+may be in two.
 
 Source: https://github.com/huggingface/safetensors (format).
 """
@@ -58,6 +59,14 @@ class SafetensorsFolder(Container):
         """Tensors as an index names them."""
         file_of = self._weight_map(index)
         tensors_of = {file: {w.name: w for w in _header(self.path / file)} for file in set(file_of.values())}
+        modules = {_module(name): name for name in file_of}
+        for file, tensors in tensors_of.items():
+            for name in sorted(tensors.keys() - file_of.keys()):
+                if _module(name) in modules:
+                    raise ValueError(
+                        f"{file} of {self.path.name} holds {name}, and its index names {modules[_module(name)]} of the "
+                        f"same module alone: add it to the index, or take it out of the file."
+                    )
         named = []
         for name, file in file_of.items():
             fault = f"{file} of {self.path.name} lacks the tensor {name!r} of its index."
@@ -67,7 +76,7 @@ class SafetensorsFolder(Container):
 
     def _found(self) -> dict[str, Weight]:
         """All tensors of all files."""
-        files = sorted(self.path.glob("*.safetensors"))
+        files = sorted(self.path.glob("[!.]*.safetensors"))
         if not files:
             raise ValueError(self._without_weights)
         return self._by_canonical_name([tensor for file in files for tensor in _header(file)])
@@ -123,6 +132,11 @@ class SafetensorsFolder(Container):
                 )
             found[name], stored[name] = tensor.renamed(name), tensor.name
         return found
+
+
+def _module(name: str) -> str:
+    """What a tensor is of: all of its name but the last word."""
+    return name.rpartition(".")[0]
 
 
 def _header(file: Path) -> list[Weight]:

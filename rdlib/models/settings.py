@@ -31,7 +31,9 @@ class Settings:
         self.folder = folder.name
         self._settings: dict[str, object] = {}
         self._file_of: dict[str, str] = {}
-        self._add("config.json", config.get("quantization_config", {}))
+        of_text = config.get("text_config", {})  # a decoder in a larger model
+        for part in (config, of_text if isinstance(of_text, Mapping) else {}):
+            self._add("config.json", part.get("quantization_config", {}))
         for file in FILES:
             if (folder / file).is_file():
                 self._add(file, without_nulls(read_object(folder / file, self.folder)))

@@ -121,7 +121,12 @@ class Weight:
             raise ValueError(self.fault)
         if self.dtype not in FLOATS | FP8:
             raise ValueError(self._unfit)
-        return self.stored()
+        W = self.stored()
+        if self.dtype in FP8 and (np.abs(W) == ml_dtypes.finfo(W.dtype).max).any():
+            raise ValueError(
+                f"{self.name} reaches the largest number of {self.dtype}: these are codes, and their scale is missing."
+            )
+        return W
 
     def matrix(self) -> np.ndarray:
         """W (out, in) for quantizers: float16, bfloat16, float32 or FP8, mapped and not read where nothing is decoded.
@@ -170,11 +175,16 @@ class Scaled(Weight):
         """W, float32: the products are rounded once, as a kernel with float32 scales does.
 
         Raises:
-            ValueError: the scale does not fit the codes, or holds NaN or Inf.
+            ValueError: the scale does not fit the codes, holds NaN or Inf, or is larger than 1, as its reciprocal is.
         """
         scale = self.scale.stored().astype(np.float32)
         if not np.isfinite(scale).all():
             raise ValueError(f"{self.scale.name} holds NaN or Inf: {self.name} cannot be decoded.")
+        if (times := np.median(np.abs(scale))) > 1:
+            raise ValueError(
+                f"{self.scale.name} makes the weights {times:.3g} times larger than their codes: it is not the scale "
+                "that multiplies."
+            )
         wide = self.stored().astype(np.float32)
         wide *= self._spread(scale)
         return wide

@@ -13,6 +13,11 @@ from rdlib.code.decoder import Decoder
 from rdlib.weights import as_float32, as_matrix, as_moment, with_room
 
 
+def quarters(low: int, high: int) -> tuple[float, ...]:
+    """The rates of an entropy coder, whose step can meet any: every quarter of a bit from ``low`` to ``high``."""
+    return tuple(b / 4 for b in range(4 * low, 4 * high + 1))
+
+
 class Quantizer(Decoder):
     """A method of writing a weight matrix with few bits: a frozen dataclass, with ``bits`` among its fields.
 

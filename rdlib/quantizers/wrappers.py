@@ -1,5 +1,6 @@
 """Wrappers: a quantizer around a quantizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -27,18 +28,18 @@ class Wrapper(Quantizer):
         """The inner quantizer has checked its rate."""
 
     @property
-    def bits(self) -> int:
+    def bits(self) -> float:
         return self.inner.bits
 
     @property
-    def bits_allowed(self) -> range:
+    def bits_allowed(self) -> Sequence[float]:
         return self.inner.bits_allowed
 
     @property
     def uses_H(self) -> bool:
         return self.inner.uses_H
 
-    def at(self, bits: int) -> Self:
+    def at(self, bits: float) -> Self:
         return replace(self, inner=self.inner.at(bits))
 
     def wrapped(self, inner: Code, **own: Stream) -> Code:

@@ -6,7 +6,6 @@ from rdlib.theory.entropy import (
     check_histogram,
     differential_entropy,
     entropy_power,
-    gaussian_entropy,
     shannon_distortion,
     shannon_rate,
 )
@@ -24,11 +23,8 @@ from rdlib.theory.high_resolution import (
     NORMALIZED_SECOND_MOMENTS,
     PANTER_DITE_GAUSSIAN,
     high_resolution,
-    panter_dite,
-    space_filling_loss_bits,
     space_filling_loss_db,
     sphere_second_moment,
-    zador_gaussian,
 )
 from rdlib.theory.output import det_distortion, output_distortion, output_rate, sample_size_bias, spectrum
 from rdlib.theory.rate_distortion import RateDistortion
@@ -52,16 +48,13 @@ __all__ = [
     "gaussian_block_density",
     "gaussian_block_mse",
     "gaussian_distortion",
-    "gaussian_entropy",
     "gaussian_rate",
     "high_resolution",
-    "space_filling_loss_bits",
     "space_filling_loss_db",
     "NORMALIZED_SECOND_MOMENTS",
     "nats_to_bits",
     "output_distortion",
     "output_rate",
-    "panter_dite",
     "PANTER_DITE_GAUSSIAN",
     "RateDistortion",
     "shannon_distortion",
@@ -71,5 +64,4 @@ __all__ = [
     "water_filling",
     "water_filling_at_rate",
     "WaterFilling",
-    "zador_gaussian",
 ]

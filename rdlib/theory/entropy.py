@@ -6,25 +6,6 @@ from scipy.special import digamma
 from rdlib.theory.gaussian import Array, at_least_zero, gaussian_distortion, gaussian_rate, nats_to_bits
 
 
-def gaussian_entropy(variance: float = 1.0) -> float:
-    """h = ½·log₂(2πeσ²): differential entropy of the Gaussian, the largest of all sources with its variance.
-
-    Args:
-        variance: σ² ≥ 0.
-
-    Returns:
-        Bits; −∞ where σ² is 0.
-
-    Raises:
-        ValueError: if ``variance`` is negative or NaN.
-
-    References:
-        Shannon (1948), section 20, doi:10.1002/j.1538-7305.1948.tb00917.x.
-    """
-    with np.errstate(divide="ignore"):
-        return float(np.log2(2 * np.pi * np.e * at_least_zero(variance, "variance")) / 2)
-
-
 def entropy_power(h: Array | float) -> Array | float:
     """N = 2^(2h) / (2πe): the variance of the Gaussian that has this differential entropy.
 

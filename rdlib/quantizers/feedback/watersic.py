@@ -9,7 +9,7 @@ import numpy as np
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import entropy_of, occurrences
-from rdlib.quantizers.base import Quantizer
+from rdlib.quantizers.base import Quantizer, quarters
 from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
 from rdlib.weights import as_float32, unit_power, with_room
@@ -49,7 +49,7 @@ class SuccessiveCancellation(Quantizer):
     bits: float
     damping: float = 1e-4
     classes: int = 4
-    bits_allowed: ClassVar[tuple[float, ...]] = tuple(b / 4 for b in range(4, 33))
+    bits_allowed: ClassVar[tuple[float, ...]] = quarters(1, 8)
     contexts_of_class: ClassVar[int] = 1
     uses_H: ClassVar[bool] = True
     centred: ClassVar[bool] = True

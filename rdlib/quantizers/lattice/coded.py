@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import entropy_of
-from rdlib.quantizers.base import Quantizer
+from rdlib.quantizers.base import Quantizer, quarters
 from rdlib.quantizers.lattice.lattice import Lattice
 from rdlib.quantizers.vector.runs import as_runs, from_runs, sample_of
 from rdlib.weights import as_float32
@@ -42,9 +42,9 @@ class LatticeCoded(Quantizer):
     doi:10.1109/18.532876, for the regression.
     """
 
-    bits: int
+    bits: float
     lattice: Lattice
-    bits_allowed: ClassVar[range] = range(2, 9)
+    bits_allowed: ClassVar[tuple[float, ...]] = quarters(2, 8)
     centred: ClassVar[bool] = True
 
     @property

@@ -13,6 +13,7 @@ from numba import njit
 from rdlib.code.ans import ABSENT
 from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.histogram import Histogram, entropy_of
+from rdlib.quantizers.base import quarters
 from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams, levels_of
 
 LARGEST_ALPHABET = 1 << 20
@@ -27,8 +28,8 @@ class EcsqMidpoint(LevelTable):
     Source: Gish and Pierce 1968, doi:10.1109/TIT.1968.1054193: at high rate this is 0.2546 bit from R(D).
     """
 
-    bits: int
-    bits_allowed: ClassVar[range] = range(1, 13)
+    bits: float
+    bits_allowed: ClassVar[tuple[float, ...]] = quarters(1, 12)
 
     @property
     def method(self) -> str:
@@ -98,8 +99,8 @@ class EcsqOptimal(LevelTable):
     Source: Chou, Lookabaugh and Gray 1989, doi:10.1109/29.17498.
     """
 
-    bits: int
-    bits_allowed: ClassVar[range] = range(1, 13)
+    bits: float
+    bits_allowed: ClassVar[tuple[float, ...]] = quarters(1, 12)
     centred: ClassVar[bool] = True
 
     @property

@@ -15,7 +15,7 @@ from rdlib.code.ans import ABSENT
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import context_streams, unsorted
 from rdlib.histogram import Histogram, entropy_of, lloyd_max, occurrences
-from rdlib.quantizers.base import Quantizer
+from rdlib.quantizers.base import Quantizer, quarters
 from rdlib.quantizers.scalar.entropy import LARGEST_ALPHABET
 from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
@@ -72,7 +72,7 @@ class _Ungerboeck(Quantizer):
         ValueError: there is no code of so many states here.
     """
 
-    bits: int
+    bits: float
     states: int = 256
     centred: ClassVar[bool] = True
 
@@ -162,7 +162,7 @@ class EntropyCodedTrellis(_Ungerboeck):
     Source: Fischer and Wang 1992, doi:10.1109/18.119729; Marcellin 1994, doi:10.1109/26.275315.
     """
 
-    bits_allowed: ClassVar[range] = range(2, 9)
+    bits_allowed: ClassVar[tuple[float, ...]] = quarters(2, 8)
 
     @property
     def method(self) -> str:
