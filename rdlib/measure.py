@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
+from scipy.linalg.blas import dtrmm
 
 from rdlib.code.ans import Ans
 from rdlib.code.code import PAYLOAD, Code
@@ -154,8 +155,9 @@ def output_error(E: np.ndarray, H: np.ndarray) -> float:
         E: W − Ŵ, (out, in).
         H: E[x xᵀ] of the layer's inputs, (in, in).
     """
-    wide = E.astype(np.float64)
-    return float((wide @ H * wide).sum() / max(len(E), 1))
+    E, power = np.ascontiguousarray(E, np.float64), np.diagonal(H)
+    upper = dtrmm(1.0, H.T, E.T, lower=1).T if E.size else E  # E·triu(H), half the work of E·H
+    return float((2 * np.einsum("ij,ij->", upper, E) - ((E**2) @ power).sum()) / max(len(E), 1))
 
 
 def payload_entropy(code: Code) -> float:

@@ -13,6 +13,7 @@ from rdlib.measure import distances, output_error, sqnr_db
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import layer_and_group
 from rdlib.theory import output_rate, spectrum
+from rdlib.weights import as_float32, remembered
 
 
 class Bench:
@@ -29,7 +30,6 @@ class Bench:
         self._awaited: Counter[Change] = Counter()
         self._made: dict[Change, np.ndarray] = {}
         self._moments: tuple[Moments | None, Moments | None] = (None, None)
-        self._spectra: dict[int, np.ndarray] = {}  # of the H of this layer
 
     def prepare(
         self, tasks: Iterable[frozenset[Change]], H: Moments | None = None, held_out: Moments | None = None
@@ -42,7 +42,6 @@ class Bench:
             held_out: of the evaluation text.
         """
         self._awaited, self._moments = Counter(change for task in tasks for change in task), (H, held_out)
-        self._spectra = {}
 
     def make(self, changes: frozenset[Change], variants: Sequence[Variant]) -> dict[str, np.ndarray]:
         """Ŵ by name, of one task; what is not awaited by another is forgotten.
@@ -82,20 +81,22 @@ class Bench:
         if group:
             row |= distances(W, W_hat)
         if H is not None:
-            row |= error_sizes(W, W_hat, H) | self._judged(W, W_hat, H, "output")
+            row |= error_sizes(W, W_hat, H)
+            row |= self._judged(name, row["output"] / len(W), H, "output")
         if held_out is not None:
-            row |= self._judged(W, W_hat, held_out, "held_out")
+            row |= self._judged(name, output_error(as_float32(W) - W_hat, held_out), held_out, "held_out")
+            row["held_out"] = row["held_out_mse"] * len(W)
         self.found.rows[name, source] = row
         return W_hat
 
-    def _judged(self, W: np.ndarray, W_hat: np.ndarray, H: np.ndarray, text: str) -> dict[str, float]:
-        """The error of the output by the H of one text: its sum, its mean, in dB below the output; and its limit."""
-        wide = W.astype(np.float64)
-        mse, signal = output_error(wide - W_hat, H), output_error(wide, H)
-        row = {text: mse * len(W), f"{text}_mse": mse, f"{text}_db": sqnr_db(mse, signal)}
+    def _judged(self, name: str, mse: float, H: np.ndarray, text: str) -> dict[str, float]:
+        """The error of an output by the H of one text, in dB below the output, and the least rate for it.
+
+        The output itself and the spectrum are the same for all sources: they are computed once.
+        """
+        W = as_float32(self.checkpoint.tensor(name)).astype(np.float64)
+        signal = remembered(H, ("signal", name), lambda: np.array(output_error(W, H)))
+        limit = float("nan")
         if self.limits:
-            if id(H) not in self._spectra:
-                self._spectra[id(H)] = spectrum(H)
-            limit = output_rate(self._spectra[id(H)], mse, float(np.mean(wide**2)))
-            row |= {"limit" if text == "output" else f"{text}_limit": float(limit)}
-        return row
+            limit = float(output_rate(remembered(H, "spectrum", lambda: spectrum(H)), mse, np.mean(W**2)))
+        return {f"{text}_mse": mse, f"{text}_db": sqnr_db(mse, float(signal)), f"{text}_limit": limit}
