@@ -259,6 +259,8 @@ CODES = {
     "NF4, no settings": ({"weight": BYTES, "weight.quant_map": WIDE}, None),
     "NF4, nothing beside it": ({"weight": BYTES}, BNB),
     "NF4, no sign but its shape": ({"weight": BYTES}, None),
+    "int8 of quanto": ({"weight._data": ones(np.int8, 64, 96), "weight._scale": HALF}, None),
+    "FP8 of torchao": ({"_weight_qdata": ones(E4M3, 64, 96), "_weight_scale": HALF}, None),
     "NF4 in uint8": ({"weight": ones(np.uint8, 3072, 1), STATE: WIDE}, BNB),
     "int8": ({"weight": ones(np.int8, 64, 96), "SCB": WIDE[:64]}, None),
     "int8 of compressed-tensors": ({"weight": ones(np.int8, 64, 96), "weight_scale": HALF}, None),

@@ -65,6 +65,8 @@ class Checkpoint:
         if not self.container.classified:
             return dict(self.container.tensors)
         config = self._config_if_any
+        text = config.get("text_config")  # of the decoder in a larger model
+        config = text if isinstance(text, dict) else config
         keys = dict.fromkeys(("q", "k", "v", "gate", "up", "embed", "lm_head"), "hidden_size")
         keys["down"] = "intermediate_size"
         inputs_of = {group: n for group, key in keys.items() if type(n := config.get(key)) is int}
