@@ -61,8 +61,8 @@ def tensors_of(network: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, We
     """The stored tensor of every parameter of the network.
 
     Raises:
-        ValueError: the checkpoint lacks a parameter, has it in another shape, stores more than the network has, or
-            frequencies of rotary embedding that are not those of its configuration.
+        ValueError: the checkpoint lacks a parameter, has it in another shape or in FP8 without a scale, or stores
+            more than the network has, or frequencies of rotary embedding that are not those of its configuration.
     """
     asked = {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
     stored = checkpoint.parameters
@@ -73,6 +73,8 @@ def tensors_of(network: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, We
     _refuse(f"{name} has in another shape", wrong, "than its config.json asks for.")
     remedy = "which its config.json has no place for: correct it (attention_bias, num_hidden_layers, …)."
     _refuse(f"{name} stores", stored.keys() - asked.keys(), remedy)
+    for weight in found.values():
+        weight.refuse_unscaled()
     _refuse_other_frequencies(network.config, checkpoint)
     return found
 
