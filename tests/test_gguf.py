@@ -19,6 +19,8 @@ from gguf_files import (
     tokenizer_metadata,
     write_llama,
 )
+from rdlib.functional.quantized_model import read_model
+from rdlib.network.moments import second_moments
 from safetensors.numpy import save_file
 from sources import gaussian
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -31,13 +33,11 @@ from rdlib.checkpoints.gguf import GGUFDecoder
 from rdlib.checkpoints.llama_cpp import LlamaCpp
 from rdlib.checkpoints.lossless import entropies
 from rdlib.code.code import Code, Stream
-from rdlib.functional.quantized_model import read_model
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 from rdlib.models.gguf import GGUF, TYPES, GGUFContainer, named_type
 from rdlib.models.gguf.configuration import NEUTRAL, configuration, llama3_factors
 from rdlib.models.gguf.fields import joined, strided, words
 from rdlib.models.gguf.names import transformers_name, unpermuted
-from rdlib.network.moments import second_moments
 from rdlib.network.network import load_network
 from rdlib.network.texts import load_tokenizer
 from rdlib.network.windows import cut_windows
