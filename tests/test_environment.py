@@ -25,7 +25,7 @@ UNPINNED = {"triton"}  # torch names the version that it was built with
 
 # The extra that a room, or one file of it, may import from besides the core; what is not here, from the core alone.
 EXTRA_OF = {
-    **dict.fromkeys(("network", "functional"), "models"),
+    **dict.fromkeys(("network", "functional", "engine"), "models"),
     **dict.fromkeys(("plot.py", "explorer", "runs", "__main__.py"), "notebooks"),
     "census": "census",
     "census/run.py": "cluster",
