@@ -22,7 +22,7 @@ def as_matrix(W: np.ndarray) -> np.ndarray:
 
 
 def as_float32(W: np.ndarray) -> np.ndarray:
-    """A finite ``W`` as contiguous float32, exactly: each of the three types is a subset of it.
+    """A finite ``W`` as contiguous float32, exactly: float32 includes the values of all three types.
 
     Raises:
         ValueError: ``W`` is no weight matrix, or holds NaN or Inf; the message names the first place.

@@ -65,7 +65,7 @@ def declared(notebook: Path) -> dict[str, Parameter]:
 
 
 def read(file: Path) -> dict[str, object]:
-    """What the YAML file of an experiment holds; nothing, where it is empty.
+    """The values in the YAML file of an experiment; none if it is empty.
 
     Raises:
         ParameterError: it is no mapping of names.

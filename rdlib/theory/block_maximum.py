@@ -22,7 +22,7 @@ NODES = 200  # of the quadrature over m, from 0 to FARTHEST
 
 
 def block_normalised(W: np.ndarray, size: int) -> np.ndarray:
-    """U = w / max |w| over blocks of ``size`` neighbours, float32 from −1 to 1, the shape of W.
+    """u = w / max |w| over blocks of ``size`` neighbours, float32 from −1 to 1, the shape of W.
 
     Blocks run over the whole matrix, row after row, as those of NF4; the last one may be shorter.  Blocks of
     zeros stay zero.

@@ -180,7 +180,8 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton–Schulz, with updates of RMS 0.2 as AdamW's.
 
-    Source: Jordan 2024; Liu et al. 2025, arXiv:2502.16982.
+    References:
+        Jordan 2024; Liu et al. 2025, arXiv:2502.16982.
 
     In float32: ``torch.optim.Muon`` iterates in bfloat16, which is ten times slower on a CPU without it.
     """

@@ -3,7 +3,8 @@
 Ŵ equals that of the ``gguf`` package (its ``quants`` module) on the same weights, bit for bit; there a block never
 crosses the end of a row, here the last block of a row may be shorter.
 
-Source: ggml-org/llama.cpp, ``ggml-quants.c`` (``quantize_row_q4_0_ref`` and its neighbours), as ``gguf`` 0.19.
+References:
+    ggml-org/llama.cpp, ``ggml-quants.c`` (``quantize_row_q4_0_ref`` and its neighbours), as ``gguf`` 0.19.
 """
 
 from dataclasses import dataclass

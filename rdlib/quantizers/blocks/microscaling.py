@@ -36,8 +36,9 @@ class MXFP4(BlockFormat):
     A largest weight between 6 and 8 times 2^e is cut to 6.  Blocks run along a row, and the last one of a row may
     be shorter.  Streams: ``index`` (4 bits), ``scale`` (2^e, E8M0: 8 / size bits a weight).
 
-    Source: Open Compute Project, Microscaling Formats (MX) Specification 1.0 (2023), sections 5.3.3 and 6.3;
-    Rouhani et al. 2023, arXiv:2310.10537.
+    References:
+        Open Compute Project, Microscaling Formats (MX) Specification 1.0 (2023), sections 5.3.3 and 6.3;
+        Rouhani et al. 2023, arXiv:2310.10537.
     """
 
     family: ClassVar[str] = "MXFP4"
@@ -62,7 +63,8 @@ class NVFP4(BlockFormat):
     no less than 2⁻⁶.  Blocks run along a row, and the last one of a row may be shorter.  Weights below about 10⁻³⁵
     become zero.  Streams: ``index`` (4 bits), ``scale`` (s_g, E4M3: 8 / size bits a weight), ``tensor_scale`` (s).
 
-    Source: NVIDIA 2025, arXiv:2509.25149, section 2 and appendix C.
+    References:
+        NVIDIA 2025, arXiv:2509.25149, section 2 and appendix C.
     """
 
     size: int = 16

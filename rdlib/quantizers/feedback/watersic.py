@@ -172,9 +172,10 @@ class WaterSIC(SuccessiveCancellation):
     With H = I every column has the same spacing.  For formula, streams and arguments, see
     :class:`SuccessiveCancellation`.
 
-    Source: Lifar, Savkin, Ordentlich and Polyanskiy 2026, arXiv:2603.04956.  There the scales of rows and columns
-    have 16 bits each; here a column has a spacing on a logarithmic scale and a shrinkage, some 12 bits together,
-    and a row none.
+    References:
+        Lifar, Savkin, Ordentlich and Polyanskiy 2026, arXiv:2603.04956. There the scales of rows and columns
+        have 16 bits each; here a column has a spacing on a logarithmic scale and a shrinkage, some 12 bits
+        together, and a row none.
     """
 
     @property

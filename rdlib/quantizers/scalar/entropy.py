@@ -25,7 +25,8 @@ class EcsqMidpoint(LevelTable):
 
     Streams: ``table`` (a byte a symbol), ``index`` (entropy-coded k − first), ``step`` (Δ), ``first`` (lowest k).
 
-    Source: Gish and Pierce 1968, doi:10.1109/TIT.1968.1054193: at high rate this is 0.2546 bit from R(D).
+    References:
+        Gish and Pierce 1968, doi:10.1109/TIT.1968.1054193: at high rate this is 0.2546 bit from R(D).
     """
 
     bits: float
@@ -96,7 +97,8 @@ class EcsqOptimal(LevelTable):
     frequency, until nothing moves.  Streams: ``table``, ``index`` (entropy-coded), ``levels`` and ``scale`` as
     of :class:`rdlib.quantizers.LloydMax`.
 
-    Source: Chou, Lookabaugh and Gray 1989, doi:10.1109/29.17498.
+    References:
+        Chou, Lookabaugh and Gray 1989, doi:10.1109/29.17498.
     """
 
     bits: float

@@ -94,7 +94,8 @@ class TrellisCoded(_Ungerboeck):
     Streams: ``index`` (b bits: the path bit and the place in the subset), ``levels`` (t, float16 in units of the
     largest weight), ``scale`` (s, float32).
 
-    Source: Marcellin and Fischer 1990, doi:10.1109/26.46532.
+    References:
+        Marcellin and Fischer 1990, doi:10.1109/26.46532.
     """
 
     bits_allowed: ClassVar[range] = range(1, 8)
@@ -159,7 +160,8 @@ class EntropyCodedTrellis(_Ungerboeck):
     ``index`` (k, sorted by subset), ``first`` (lowest k), ``offset`` (in Δ / 63.5, a byte for each symbol that
     occurs in a subset), ``step`` (Δ).
 
-    Source: Fischer and Wang 1992, doi:10.1109/18.119729; Marcellin 1994, doi:10.1109/26.275315.
+    References:
+        Fischer and Wang 1992, doi:10.1109/18.119729; Marcellin 1994, doi:10.1109/26.275315.
     """
 
     bits_allowed: ClassVar[tuple[float, ...]] = quarters(2, 8)
