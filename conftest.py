@@ -5,6 +5,10 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any pace", deadline=None)  # its own is 200 ms an example
+settings.load_profile("any pace")
 
 # Tests that may be skipped, each with the reason why; any other skip is a failure.
 ALLOWED_SKIPS: dict[str, str] = {
@@ -23,13 +27,17 @@ LONGEST = (
     "05_functional.ipynb",
     "07_allocation.ipynb",
     "03_vector_rd.ipynb",
-    "06_limits.ipynb",
-    "02_scalar_rd.ipynb",
-    "04_sota.ipynb",
     "test_contract.py",
+    "02_scalar_rd.ipynb",
+    "06_limits.ipynb",
     "test_faults.py",
-    "test_experiment.py",
+    "04_sota.ipynb",
+    "test_census.py",
+    "test_entropy.py",
     "test_determinism.py",
+    "test_experiment.py",
+    "test_properties.py",
+    "test_fuzz.py",
 )
 WORKERS = 8  # at most: each imports torch and takes about 1 GB
 

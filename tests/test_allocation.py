@@ -127,7 +127,7 @@ def test_a_budget_is_kept_to_the_bit(method):
     assert method(options, 1_000_000_600).bits.sum() == 1_000_000_600
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_no_rule_spends_more_than_the_budget(data):
     """Whole numbers of bits, and a budget that some choice exhausts, or misses by a little."""

@@ -16,6 +16,7 @@ from effort import KILLS, SEED
 from random_checkpoint import write_checkpoint
 from test_experiment import COUNT, FIGURE, TABLE, make
 
+LONG = 3600  # seconds: only there so that nothing hangs for ever
 SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
 
 # Imports once and forks for every run, so that a kill costs no start of Python.
@@ -85,7 +86,7 @@ def server(tmp_path_factory) -> Iterator[subprocess.Popen]:
     )  # fmt: skip
     yield process
     process.stdin.close()
-    process.wait(timeout=30)
+    process.wait(timeout=LONG)
 
 
 def work(server: subprocess.Popen, moment: float | Path, whole_group: bool, *arguments: object) -> str:
@@ -102,8 +103,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def finish(server: subprocess.Popen, *arguments: object) -> None:
     """Let it run to its end, once the kernel of a killed driver no longer holds the folder."""
-    end = time.monotonic() + 300
-    while (status := work(server, 300, True, *arguments)) != "exit 0":
+    end = time.monotonic() + LONG
+    while (status := work(server, LONG, True, *arguments)) != "exit 0":
         assert status == "exit 1" and time.monotonic() < end, status
         time.sleep(0.5)
 
@@ -115,9 +116,9 @@ def survives(server, start, arguments, results, kills: int) -> tuple[int, int]:
         How many runs were killed, and how many got through in spite of it.
     """
     chance = random.Random(SEED)
-    assert work(server, 300, True, *arguments(start())) == "exit 0"  # what is compiled is compiled
+    assert work(server, LONG, True, *arguments(start())) == "exit 0"  # what is compiled is compiled
     begin = time.monotonic()
-    assert work(server, 300, True, *arguments(start())) == "exit 0"
+    assert work(server, LONG, True, *arguments(start())) == "exit 0"
     duration, whole = time.monotonic() - begin, results()
     killed = through = 0
     start()
@@ -180,17 +181,17 @@ def test_without_room_nothing_half_written_is_taken_for_whole(server, tmp_path, 
     else:
         model, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
         arguments = ("census", model, out)
-    assert work(server, 300, True, *arguments) == "exit 0"
+    assert work(server, LONG, True, *arguments) == "exit 0"
     whole = contents(out)
     sizes = sorted({len(data) for data in whole.values()})
     shutil.rmtree(out)
     for limit in [1, *(size - 1 for size in sizes[:: max(len(sizes) // 6, 1)]), sizes[-1] - 1]:
-        end = work(server, 300, True, "room", limit, *arguments)
+        end = work(server, LONG, True, "room", limit, *arguments)
         assert end in ("exit 28", "exit 1"), f"{limit} bytes: {end}"
         half = {name for name, data in contents(out).items() if name in whole and data != whole[name]}
         assert half <= {"index.html"}, "a first failure shows how far it came"
         tally("writes without room", 1)
-    assert work(server, 300, True, *arguments) == "exit 0"
+    finish(server, *arguments)
     assert {n: d for n, d in contents(out).items() if "unfinished" not in n and "partial" not in n} == whole
 
 
@@ -207,21 +208,21 @@ def test_without_the_right_to_write_there_is_an_error_of_the_system(server, kind
             arguments = ("census", model, out)
         out.parent.chmod(0o555)
         nobody = ("nobody",) if os.geteuid() == 0 else ()
-        assert work(server, 300, True, *nobody, *arguments) == "exit 28"
+        assert work(server, LONG, True, *nobody, *arguments) == "exit 28"
         out.parent.chmod(0o755)
         assert not out.exists()
 
 
 def test_a_kernel_that_is_left_behind_holds_the_folder(server, tmp_path):
     """Only the driver is killed, in the middle of a cell: the next run waits until its kernel has ended."""
-    slow = "import time\n\nopen('begun', 'w').close()\ntime.sleep(600)\nopen('late', 'w').close()"
+    slow = f"import time\n\nopen('begun', 'w').close()\ntime.sleep({LONG})\nopen('late', 'w').close()"
     root = project(tmp_path / "project", slow)
     assert work(server, root / "notebooks/begun", False, "run", root) == "killed"
     make(root, "01_one", COUNT, TABLE)  # the same without the wait
     finish(server, "run", root)
     assert not (root / "notebooks/late").exists()
     fresh = project(tmp_path / "fresh")
-    assert work(server, 300, True, "run", fresh) == "exit 0"
+    assert work(server, LONG, True, "run", fresh) == "exit 0"
     for name in ("results.csv", "results.parquet", "tables/01_one.parquet", "figures/02_two-line.png"):
         assert (root / "build/demo" / name).read_bytes() == (fresh / "build/demo" / name).read_bytes()
 
@@ -238,12 +239,12 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
 def test_a_clock_that_goes_back_changes_nothing(tmp_path, server):
     """What is up to date is told by content: files from the future, or from 1970, are as good."""
     root = project(tmp_path / "project")
-    assert work(server, 300, True, "run", root) == "exit 0"
+    assert work(server, LONG, True, "run", root) == "exit 0"
     before = contents(root / "build/demo")
     for k, path in enumerate(p for p in root.rglob("*") if p.is_file()):
         os.utime(path, (0, 0) if k % 2 else (4e9, 4e9))
     times = {p: p.stat().st_mtime for p in (root / "build").rglob("01_one.ipynb")}
-    assert work(server, 300, True, "run", root) == "exit 0"
+    assert work(server, LONG, True, "run", root) == "exit 0"
     assert contents(root / "build/demo") == before
     assert all(p.stat().st_mtime == t for p, t in times.items()), "it was not run again"
 

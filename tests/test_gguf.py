@@ -33,7 +33,7 @@ from rdlib.checkpoints.lossless import entropies
 from rdlib.code.code import Code, Stream
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 from rdlib.models.gguf import GGUF, TYPES, GGUFContainer, named_type
-from rdlib.models.gguf.configuration import llama3_factors
+from rdlib.models.gguf.configuration import NEUTRAL, configuration, llama3_factors
 from rdlib.models.gguf.fields import joined, strided, words
 from rdlib.models.gguf.names import transformers_name, unpermuted
 from rdlib.network.network import load_network
@@ -191,6 +191,12 @@ def test_unpermuting_undoes_the_converter():
         unpermuted(W, 5)
 
 
+def test_keys_that_change_nothing_are_no_obstacle(tmp_path):
+    neutral = {f"llama.{key}": value for key, value in NEUTRAL.items()} | {"llama.attention.scale": 64**-0.5}
+    path = write_llama(tmp_path / "a.gguf", llama_tensors(), metadata=neutral)
+    assert open_checkpoint(path).config == configuration(GGUF(path))
+
+
 def test_configuration(tmp_path):
     config = GGUFContainer(write_llama(tmp_path / "a.gguf", llama_tensors())).config
     assert config["model_type"] == "llama" and config["tie_word_embeddings"] is True
@@ -297,6 +303,10 @@ def test_folders_of_gguf_files_name_one(tmp_path):
         ({"llama.attention.head_count": [4, 4]}, r"says llama.attention.head_count = \[4, 4\]"),
         ({"llama.embedding_length": 0}, "says llama.embedding_length = 0"),
         ({"llama.rope.dimension_count": 32}, "llama.rope.dimension_count = 32, but heads are of 64"),
+        ({"llama.expert_count": 8}, "llama.expert_count = 8, which is not read"),
+        ({"llama.attention.scale": 0.5}, "llama.attention.scale = 0.5, which is not read"),
+        ({"llama.logit_scale": 0.5}, "llama.logit_scale = 0.5, which is not read"),
+        ({"llama.rope.scale_linear": 4.0}, "llama.rope.scale_linear = 4.0, which is not read"),
         ({"llama.rope.scaling.type": "longrope"}, "scales rotary embedding by 'longrope'"),
     ],
 )

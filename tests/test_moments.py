@@ -1,5 +1,6 @@
 """Second moments are those of the inputs, predict the error of an output, and are shared by who reads the same."""
 
+import json
 import re
 
 import numpy as np
@@ -20,7 +21,7 @@ from networks import (
 import rdlib.network.moments
 from rdlib.functional.divergence import Reference, compare
 from rdlib.measure import measure, output_error
-from rdlib.models.checkpoint import Weight
+from rdlib.models.checkpoint import Checkpoint, Weight
 from rdlib.network.moments import INPUTS, Moments, cached_moments, second_moments
 from rdlib.network.network import load_network, replaced
 from rdlib.quantizers import Uniform
@@ -185,6 +186,20 @@ def test_they_are_computed_once_for_the_same_weights_and_text(tmp_path, monkeypa
     files = sorted(path.name for path in (tmp_path / "results").iterdir())
     assert len(files) == 4 and all(name.endswith(".safetensors") for name in files)
     assert sum(name.split("-")[1] == checkpoint.sha256[:16] for name in files) == 2
+
+
+def test_a_model_of_the_same_weights_and_another_configuration_has_moments_of_its_own(tmp_path):
+    """Rotary embedding that was corrected in config.json changes what every layer sees."""
+    windows, name = random_windows(), "model.layers.2.mlp.down_proj.weight"
+    checkpoint = saved(tiny(), tmp_path / "m")
+    cached_moments(load_network(checkpoint, "cpu"), checkpoint, windows, tmp_path)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 100.0}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    corrected = Checkpoint(tmp_path / "m")
+    network = load_network(corrected, "cpu")
+    found = cached_moments(network, corrected, windows, tmp_path)[name]
+    assert np.array_equal(found, second_moments(network, windows)[name])
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ KINDS = (
 )
 LAYOUTS = ("C", "Fortran", "strided", "reversed", "read-only")
 EACH = EXAMPLES // 3
-RELAXED = settings(max_examples=EACH, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+RELAXED = settings(max_examples=EACH, suppress_health_check=list(HealthCheck), database=None)
 
 
 def matrix(kind: str, shape: tuple[int, int], dtype: type, seed: int) -> np.ndarray:

@@ -8,6 +8,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from rdlib import quantizers
+from rdlib.models.gguf import TYPES
+from rdlib.models.gguf.floats import FloatType
+from rdlib.network.architecture import LLAMA_SHAPED
 from rdlib.runs.notebook import figures
 
 ROOT = Path(__file__).parents[1]
@@ -126,6 +130,40 @@ def test_reference_is_linked_from_readme_and_contents():
     for path in PAGES[1:]:
         assert f"(notebooks/reference/{path.name})" in README
         assert f"(reference/{path.name})" in contents
+
+
+# --- the table of formats ------------------------------------------------------------------------------------
+
+ROWS = [[cell.strip() for cell in row.split("|")[1:-1]] for row in README.splitlines() if row.count("|") == 6]
+FORMATS = dict(zip(*zip(*((row[0], row[1:]) for row in ROWS[2:]), strict=True), strict=True))
+
+
+def test_every_type_of_gguf_is_in_the_table():
+    """The types of a row are those between the ends of a range, in the order of llama.cpp's families."""
+    blocks = {kind.method for kind in TYPES.values() if not isinstance(kind, FloatType)}
+    named = set(re.findall(r"\b(?:I?Q\d|TQ|MXFP|NVFP)\w*", " ".join(FORMATS)))
+    assert named <= blocks
+    families = {re.sub(r"\d.*", "", kind) + kind[-2:] * kind.endswith("_K") for kind in blocks - named}
+    assert families == {"IQ", "Q_K"}, "what is between the ends of Q2_K … Q6_K and IQ1_S … IQ4_XS"
+
+
+def test_what_is_simulated_is_a_quantizer():
+    named = set(re.findall(r"`(\w+)`", " ".join(row[2] for row in FORMATS.values())))
+    assert named - {"LlamaCpp", "LlamaCppImportance"} <= set(quantizers.__all__)
+    formats = {name for name in quantizers.__all__ if "blocks" in getattr(quantizers, name).__module__}
+    assert formats - {"E2M1"} <= named, "E2M1 is the table of FP4 as it is in MXFP4 and NVFP4"
+
+
+def test_what_is_compared_with_is_pinned():
+    pins = (ROOT / "constraints.txt").read_text() + (ROOT / "requirements-legacy.txt").read_text()
+    for peer in {peer for row in FORMATS.values() for peer in row[3].split(", ") if peer}:
+        name, version = peer.split()
+        assert re.search(rf"(?m)^{name}=={re.escape(version)}", pins), peer
+
+
+def test_models_that_run_are_named():
+    text = README[README.index("Models are") :].split(";")[0].lower()
+    assert all(kind in text for kind in LLAMA_SHAPED)
 
 
 def test_the_readme_is_short():

@@ -524,7 +524,7 @@ def test_the_lower_bound_is_what_the_certificates_prove(name, monkeypatch):
     assert (curve.rate_lower(curve.distortion_lower(rates)) <= rates + 1e-9).all()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.lists(
         st.tuples(st.integers(-(10**6), 10**6), st.integers(1, 10**6)),

@@ -66,7 +66,7 @@ def run(command: list, folder: Path) -> subprocess.CompletedProcess:
     """A command outside of the checkout, which finds nothing but its own environment."""
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
-        list(map(str, command)), cwd=folder, env=alone, capture_output=True, text=True, timeout=300
+        list(map(str, command)), cwd=folder, env=alone, capture_output=True, text=True, timeout=1800
     )
 
 

@@ -14,7 +14,7 @@ from rdlib.network.network import input_device
 from rdlib.network.windows import Windows
 
 IN_MEMORY = 2 << 30  # bytes of cached tensors; what is larger goes to a temporary file
-CHUNK = 1 << 18  # logits that are compared at a time: they stay in the processor's cache
+CHUNK = 1 << 16  # logits that are compared at a time: they stay in the processor's cache
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 

@@ -1,5 +1,6 @@
 """Second moments H = E[x xᵀ] of what enters each linear layer: they say which errors of a matrix matter."""
 
+import json
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
-from rdlib.files import whole
+from rdlib.files import sha256, whole
 from rdlib.models.checkpoint import Checkpoint, Weight
 from rdlib.network.network import input_device
 from rdlib.network.windows import Windows
@@ -127,13 +128,13 @@ def cached_moments(
     folder: str | Path,
     layers: Collection[int] | None = None,
 ) -> Moments:
-    """:func:`second_moments` from a file in ``folder``, where a run on the same weights and text left them.
+    """:func:`second_moments` from a file in ``folder``, where a run on the same model and text left them.
 
     Otherwise they are computed, and left there; where ``folder`` is empty nothing is read or written.
 
     Args:
         network: of the checkpoint, unchanged.
-        checkpoint: its hash and that of the windows name the file.
+        checkpoint: its hash, that of its configuration and that of the windows name the file.
         windows: of the calibration text.
         folder: for results; made where it is missing.
         layers: whose inputs are wanted; None: all.
@@ -144,7 +145,9 @@ def cached_moments(
     if not folder:
         return second_moments(network, windows, layers)
     scope = "" if layers is None else "-" + "-".join(map(str, sorted(layers)))
-    path = Path(folder) / f"moments-{checkpoint.sha256[:16]}-{windows.sha256[:16]}{scope}.safetensors"
+    config = sha256(json.dumps(checkpoint.config, sort_keys=True).encode())
+    known = f"{checkpoint.sha256[:16]}-{config[:16]}-{windows.sha256[:16]}{scope}"
+    path = Path(folder) / f"moments-{known}.safetensors"
     if not path.exists():
         moments = second_moments(network, windows, layers)
         with whole(path) as unfinished:

@@ -97,6 +97,7 @@ def execute(
                 kernel_name=KERNEL["name"],
                 language=KERNEL["language"],
                 cwd=path.parent,
+                start_timeout=600,  # of the kernel, in seconds, on a machine that is busy
                 progress_bar={"desc": path.stem, "file": sys.stderr},
                 kernel_manager_class=Manager,
                 config=Config(

@@ -9,6 +9,20 @@ from rdlib.models.gguf.names import ROPE
 
 MODEL_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
+NEUTRAL = {  # what changes the computation and is not read → the value that changes nothing
+    "attention.causal": True,
+    "attention.clamp_kqv": 0.0,
+    "attention.sliding_window": 0,
+    "attn_logit_softcapping": 0.0,
+    "embedding_scale": 1.0,
+    "expert_count": 0,
+    "final_logit_softcapping": 0.0,
+    "logit_scale": 1.0,
+    "residual_scale": 1.0,
+    "rope.scale_linear": 1.0,
+    "rope.scaling.attn_factor": 1.0,
+    "use_parallel_residual": False,
+}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -19,8 +33,9 @@ def configuration(gguf: GGUF) -> dict[str, object]:
     embedding has rows, and the head is tied where there is no ``output.weight``.
 
     Raises:
-        ValueError: the architecture is none of Llama's shape, a key is missing or of another type, or rotary
-            embedding is scaled in a way that is not understood; the message names the file and the key.
+        ValueError: the architecture is none of Llama's shape, a key is missing, of another type or changes the
+            computation in a way that is not read, or rotary embedding is scaled in a way that is not understood; the
+            message names the file and the key.
     """
     architecture = gguf.metadata.get("general.architecture")
     if architecture not in MODEL_CLASSES:
@@ -28,11 +43,17 @@ def configuration(gguf: GGUF) -> dict[str, object]:
         raise ValueError(
             f"{gguf.name} is of the architecture {architecture!r}; those that are read: {known}."
         )
+    for key, neutral in NEUTRAL.items():
+        if (value := gguf.metadata.get(f"{architecture}.{key}", neutral)) != neutral:
+            raise ValueError(f"{gguf.name} says {architecture}.{key} = {value!r}, which is not read.")
     get = _getter(gguf, architecture)
     hidden, heads = get("embedding_length", int), get("attention.head_count", int)
     if "token_embd.weight" not in gguf.tensors:
         raise ValueError(f"{gguf.name} has no tensor token_embd.weight.")
     head_dim = get("attention.key_length", int, get("rope.dimension_count", int, hidden // max(heads, 1)))
+    scale = get("attention.scale", float, head_dim**-0.5)
+    if not np.isclose(scale, head_dim**-0.5, rtol=1e-3):
+        raise ValueError(f"{gguf.name} says {architecture}.attention.scale = {scale!r}, which is not read.")
     for key in ("attention.value_length", "rope.dimension_count"):
         if get(key, int, head_dim) != head_dim:
             raise ValueError(

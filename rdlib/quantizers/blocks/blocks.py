@@ -124,7 +124,7 @@ def steps_in_blocks(
         low: of each block, or of all.
         shift: of each block, or of all.
     """
-    low, shift = (np.broadcast_to(np.float32(x), inverse.shape) for x in (low, shift))
+    low, shift = (np.broadcast_to(np.float32(x), inverse.shape).copy() for x in (low, shift))
     return _steps_in_blocks(rows, inverse, low, shift, width)
 
 

@@ -86,11 +86,12 @@ def _rounded(inner: Quantizer, W: np.ndarray, U: np.ndarray) -> Code:
     """One group of columns, rounded with feedback to the levels that the inner quantizer gives it."""
     plain = inner.encode(W)
     size, index = plain.streams["index"].format.size, plain["index"].copy()
-    low, step = (np.broadcast_to(x, (len(W), 1))[:, 0] for x in _levels(plain, size))
+    low, step = (np.broadcast_to(x, (len(W), 1))[:, 0].copy() for x in _levels(plain, size))
 
     def quantize(start: int, columns: np.ndarray) -> np.ndarray:
         here = slice(start, start + columns.shape[1])
-        decoded, index[:, here] = _round_columns(columns, U[here, here], low, step, size, index[:, here])
+        parts = (np.ascontiguousarray(x) for x in (columns, U[here, here], index[:, here]))  # compiled once
+        decoded, index[:, here] = _round_columns(*parts, low, step, size)
         return decoded
 
     feed_forward(W, U, COMPILED, quantize)
@@ -107,7 +108,7 @@ def _levels(code: Code, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(parallel=True, cache=True)
 def _round_columns(
-    W: np.ndarray, U: np.ndarray, low: np.ndarray, step: np.ndarray, size: int, plain: np.ndarray
+    W: np.ndarray, U: np.ndarray, plain: np.ndarray, low: np.ndarray, step: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Columns one by one to the nearest of their row's levels, each error fed to those after it.
 

@@ -139,4 +139,4 @@ class UniformAsymmetric(_Uniform):
 def _of_rows(stream: Stream, values: np.ndarray) -> np.ndarray:
     """What is sent of each group, float32 (out, groups), also if all rows share one."""
     array = stream.array.astype(np.float32)
-    return np.broadcast_to(array, (len(values), array.shape[1]))
+    return np.broadcast_to(array, (len(values), array.shape[1])).copy()  # one layout, compiled once
