@@ -85,6 +85,11 @@ def unit_power(values: np.ndarray) -> tuple[float, np.ndarray]:
     return root, wide / (root or 1)
 
 
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, and 0 where b is 0: in the type and shape of ``a``."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+
+
 def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:
     """Raise a ValueError that names the tensor and the first NaN or Inf in it, if there is one."""
     finite = np.isfinite(W)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.blocks.blocks import BlockFormat, block_peaks, reciprocal, table_indices, table_weights
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, ratio
 
 MAGNITUDES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)  # of E2M1, in the order of its bits
 TABLE = np.concatenate([-MAGNITUDES[::-1], MAGNITUDES])  # with both zeros of the format
@@ -74,8 +74,7 @@ class NVFP4(BlockFormat):
         values = as_float32(W)
         largest = np.abs(block_peaks(values, self.size))
         tensor_scale = largest.max(initial=0, keepdims=True).reshape(1) / (LARGEST_E4M3 * LARGEST_E2M1)
-        relative = np.zeros_like(largest)
-        np.divide(largest / LARGEST_E2M1, tensor_scale, out=relative, where=tensor_scale > 0)
+        relative = ratio(largest / LARGEST_E2M1, tensor_scale)
         scale = Stream.floats(np.clip(relative, SMALLEST_E4M3, LARGEST_E4M3), "float8_e4m3fn")
         inverse = reciprocal(tensor_scale) / scale.array.astype(np.float32)
         streams = {

@@ -15,6 +15,7 @@ from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.histogram import Histogram, entropy_of
 from rdlib.quantizers.base import quarters
 from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams, levels_of
+from rdlib.weights import ratio
 
 LARGEST_ALPHABET = 1 << 20
 
@@ -78,7 +79,7 @@ class EcsqCentroid(EcsqMidpoint):
         size = int(index[-1]) + 1 if len(index) else 1
         counts = np.bincount(index, histogram.counts, size)
         sums = np.bincount(index, histogram.counts * histogram.values.astype(np.float64), size)
-        centroids = np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
+        centroids = ratio(sums, counts)
         inside = np.clip(centroids / (step or 1) - (first + np.arange(size)), -0.5, 0.5)
         return {"offset": Stream.fixed(np.rint(254 * inside[counts > 0]) + 127, 255)}
 

@@ -13,7 +13,7 @@ from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.vector.kmeans import centroids, nearest
 from rdlib.quantizers.vector.runs import as_runs, from_runs
-from rdlib.weights import as_float32, with_room
+from rdlib.weights import as_float32, ratio, with_room
 
 INDEX_BITS = 16  # at most: a codebook of 65,536 entries
 LONGEST = 16  # weights of a run
@@ -221,5 +221,4 @@ class ResidualQuantizer(Quantizer):
 def _normalised(values: np.ndarray, dimension: int) -> tuple[np.ndarray, np.float32]:
     """Runs of weights in units of the largest, float32 (out, runs, d), and that largest."""
     scale = np.float32(np.abs(values).max(initial=0))
-    unit = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)
-    return as_runs(unit, dimension).astype(np.float32), scale
+    return as_runs(ratio(values, scale), dimension).astype(np.float32), scale
