@@ -18,7 +18,6 @@ ALLOWED_SKIPS: dict[str, str] = {
     "tests/test_browser.py::test_explorer_follows_its_sliders": "there is no Chromium on the machine",
     "tests/test_report.py::test_script_sorts_and_filters": "there is no Chromium on the machine",
     "tests/test_checkpoints_direct.py::test_decoded_as_the_package_decodes_it": "of the extra 'producers', and legacy",
-    "tests/test_llama_cpp.py": "libgguf is of the extra 'gguf'",
 }
 
 

@@ -67,6 +67,8 @@ COLOURS = {
     "GGUF Q4_1": "#9E9AC8",
     "GGUF Q5": "#54278F",
     "GGUF Q8": "#3F007D",
+    "llama.cpp Q": "#B15928",
+    "llama.cpp IQ": "#E31A1C",
     "HQQ": "#E7298A",
     "LLM.int8": "#555555",
     "act-order GPTQ": "#8C9EFF",

@@ -31,13 +31,16 @@ from rdlib.checkpoints.gguf import GGUFDecoder
 from rdlib.checkpoints.llama_cpp import LlamaCpp
 from rdlib.checkpoints.lossless import entropies
 from rdlib.code.code import Code, Stream
+from rdlib.functional.quantized_model import read_model
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 from rdlib.models.gguf import GGUF, TYPES, GGUFContainer, named_type
 from rdlib.models.gguf.configuration import NEUTRAL, configuration, llama3_factors
 from rdlib.models.gguf.fields import joined, strided, words
 from rdlib.models.gguf.names import transformers_name, unpermuted
+from rdlib.network.moments import second_moments
 from rdlib.network.network import load_network
 from rdlib.network.texts import load_tokenizer
+from rdlib.network.windows import cut_windows
 
 KINDS = pytest.mark.parametrize("kind", TYPES.values(), ids=lambda kind: kind.method)
 
@@ -250,6 +253,22 @@ def test_rows_in_another_order_are_noticed(tmp_path, order):
     quantized = open_quantized(write_llama(tmp_path / "a.gguf", wrong, "Q8_0"))
     with pytest.raises(ValueError, match=f"q_proj.weight of a.gguf fits the reference with {order}"):
         list(aligned(quantized, reference))
+
+
+def test_a_file_as_a_quantized_model(tmp_path):
+    """As notebook 05 reads it: the embedding has no moments, and the nominal rate is that of most weights."""
+    tensors = llama_tensors()
+    reference = model_folder(tmp_path / "model", tensors)
+    types = dict.fromkeys((name.removesuffix(".weight") for name in in_file(tensors)), "Q4_0")
+    types |= {"blk.0.ffn_down": "Q8_0", "blk.1.attn_v": "F16"}
+    quantized = open_quantized(write_llama(tmp_path / "a.gguf", tensors, types))
+    windows = cut_windows(np.arange(120) % 250, 20).take(5)
+    model = read_model(quantized, reference, second_moments(load_network(reference, "cpu"), windows))
+    linear = [w.name for w in reference.weights if w.layer >= 0]
+    assert model.bits == quantized.bits == 4.5 and set(model.tensors) == {w.name for w in reference.weights}
+    rates = {"model.layers.0.mlp.down_proj.weight": 8.5, "model.layers.1.self_attn.v_proj.weight": 16}
+    assert all(model.rates[name] == rates.get(name, 4.5) for name in linear)
+    assert model.totals(linear)["output"] > 0 and not np.isnan(list(model.totals(linear).values())).any()
 
 
 def test_a_file_of_another_model_is_refused(tmp_path):

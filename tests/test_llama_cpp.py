@@ -2,6 +2,7 @@
 
 import sys
 
+import libgguf
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,6 @@ from rdlib.measure import measure_code
 from rdlib.models import EMBEDDED, open_checkpoint
 from rdlib.network.network import load_network
 from rdlib.network.texts import load_tokenizer
-
-libgguf = pytest.importorskip("libgguf", reason="libgguf is of the extra 'gguf'")
 
 MSE = {  # of N(0, 1), measured once: rate, mean squared error
     "Q2_K": (2.625, 0.0854),

@@ -12,6 +12,7 @@ from rdlib import quantizers
 from rdlib.census.grouped import BLOCK_FORMATS
 from rdlib.census.sampled import SLOW
 from rdlib.census.scalar import SCALAR
+from rdlib.checkpoints.llama_cpp import LlamaCpp, LlamaCppImportance
 from rdlib.explorer import CHOICES
 from rdlib.plot import COLOURS, method_style
 from rdlib.quantizers import Quantizer
@@ -62,8 +63,9 @@ def class_of(call: ast.Call) -> type:
     return found if isinstance(found, type) else object
 
 
+FOREIGN = [LlamaCpp("Q4_K"), LlamaCppImportance("IQ4_XS")]
 METHODS = sorted(
-    in_notebooks() | {q.method for q in (*ALL, *SCALAR, *SLOW, *BLOCK_FORMATS, *CHOICES.values())}
+    in_notebooks() | {q.method for q in (*ALL, *SCALAR, *SLOW, *BLOCK_FORMATS, *FOREIGN, *CHOICES.values())}
 )
 
 

@@ -247,6 +247,16 @@ def test_other_shapes_are_refused(tmp_path, change):
     refusal(lambda: load_network(checkpoint, "cpu"), "m has in another shape", "model.", "config.json")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BFLOAT16], ids=lambda d: np.dtype(d).name)
+def test_frequencies_of_another_base_are_refused(tmp_path, dtype):
+    """What config.json forgot to say, old files still hold."""
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    tensors = {theta: llama() | {name: (theta ** (-np.arange(8) / 8)).astype(dtype)} for theta in (1e4, 1e6)}
+    load_network(open_checkpoint(write(tmp_path / "right", tensors[1e4])), "cpu")
+    other = open_checkpoint(write(tmp_path / "m", tensors[1e6]))
+    refusal(lambda: load_network(other, "cpu"), f"{name} of m", "config.json says 10000: correct it")
+
+
 def test_frequencies_of_rotary_embeddings_are_harmless(tmp_path):
     tensors = llama()
     plain = load_network(open_checkpoint(write(tmp_path / "plain", tensors)), "cpu")

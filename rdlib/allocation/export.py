@@ -72,6 +72,8 @@ def _write_model(
 ) -> None:
     """The folder of a model in which some tensors are replaced, and what was spent on them."""
     kept = {name: w for name, w in checkpoint.parameters.items() if name not in replaced}
+    for weight in kept.values():
+        weight.refuse_unscaled()
     tensors = {name: _wide(w.values()) for name, w in kept.items()} | dict(replaced)
     with whole(folder) as unfinished:
         unfinished.mkdir()

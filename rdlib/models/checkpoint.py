@@ -17,7 +17,7 @@ from rdlib.models.json_file import without_nulls
 from rdlib.models.names import EMBEDDING, GROUPS, HEAD
 from rdlib.models.safetensors import SafetensorsFolder
 from rdlib.models.settings import Settings
-from rdlib.models.weight import FP8, Absent, Kind, Scaled, Weight
+from rdlib.models.weight import Absent, Kind, Scaled, Weight
 from rdlib.weights import refuse_non_finite
 
 BLOCK = 1 << 22  # numbers of embedding and head that are compared together
@@ -65,6 +65,8 @@ class Checkpoint:
         if not self.container.classified:
             return dict(self.container.tensors)
         config = self._config_if_any
+        text = config.get("text_config")  # of the decoder in a larger model
+        config = text if isinstance(text, dict) else config
         keys = dict.fromkeys(("q", "k", "v", "gate", "up", "embed", "lm_head"), "hidden_size")
         keys["down"] = "intermediate_size"
         inputs_of = {group: n for group, key in keys.items() if type(n := config.get(key)) is int}
@@ -197,11 +199,7 @@ class Checkpoint:
         """
         weight = self._known(name)
         W = weight.matrix().reshape(weight.shape)
-        if weight.dtype in FP8 and not isinstance(weight, Scaled):
-            raise ValueError(
-                f"{weight.name} is {weight.dtype} without a scale: it cannot be known whether these are the weights; "
-                "cast it to float16, bfloat16 and float32 can be analysed."
-            )
+        weight.refuse_unscaled()
         refuse_non_finite(W, weight.name)
         return W if W.flags.writeable else W.copy()
 

@@ -32,7 +32,10 @@ MULTIPLIERS = (
     "scale",
 )
 SCALES = {*FLOATS, *FP8, "F8_E8M0"}  # types of numbers that multiply; bytes may be exponents
-_CODES = ("qweight", "weight_packed", "W_q", "trellis", "Qidxs", "codes")  # leaves that no weight is called
+_CODES = (  # leaves that no weight is called
+    *("qweight", "weight_packed", "W_q", "trellis", "Qidxs", "codes"),
+    *("weight._data", "_weight_qdata"),  # of quanto and torchao
+)
 _PART = re.compile(  # of the code of a leaf "weight", by what follows the name of its module
     r"(?:weight\.)?(?:.*(?:scale|zero_?point|absmax|quant_map|quant_state|codebook).*"
     r"|qzeros|zeros|biases|g_idx|perm|SCB|SCBt|weight_format|weight_shape)"

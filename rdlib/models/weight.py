@@ -128,6 +128,14 @@ class Weight:
             )
         return W
 
+    def refuse_unscaled(self) -> None:
+        """Raise for 8-bit floats without a scale: a census can say so beside its numbers, a network cannot."""
+        if self.dtype in FP8:
+            raise ValueError(
+                f"{self.name} is {self.dtype} without a scale: it cannot be known whether these are the weights; "
+                "cast it to float16, bfloat16 and float32 can be analysed."
+            )
+
     def matrix(self) -> np.ndarray:
         """W (out, in) for quantizers: float16, bfloat16, float32 or FP8, mapped and not read where nothing is decoded.
 
@@ -170,6 +178,9 @@ class Scaled(Weight):
     @property
     def parts(self) -> tuple[Weight, ...]:
         return (self, self.scale)
+
+    def refuse_unscaled(self) -> None:
+        """There is a scale."""
 
     def values(self) -> np.ndarray:
         """W, float32: the products are rounded once, as a kernel with float32 scales does.

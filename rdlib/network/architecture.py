@@ -6,6 +6,7 @@ transformers would fill a gap with random numbers, and drop what is too much.
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -60,7 +61,8 @@ def tensors_of(network: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, We
     """The stored tensor of every parameter of the network.
 
     Raises:
-        ValueError: the checkpoint lacks a parameter, has it in another shape, or stores more than the network has.
+        ValueError: the checkpoint lacks a parameter, has it in another shape or in FP8 without a scale, or stores
+            more than the network has, or frequencies of rotary embedding that are not those of its configuration.
     """
     asked = {key: tuple(parameter.shape) for key, parameter in network.named_parameters()}
     stored = checkpoint.parameters
@@ -71,7 +73,30 @@ def tensors_of(network: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, We
     _refuse(f"{name} has in another shape", wrong, "than its config.json asks for.")
     remedy = "which its config.json has no place for: correct it (attention_bias, num_hidden_layers, …)."
     _refuse(f"{name} stores", stored.keys() - asked.keys(), remedy)
+    for weight in found.values():
+        weight.refuse_unscaled()
+    _refuse_other_frequencies(network.config, checkpoint)
     return found
+
+
+def _refuse_other_frequencies(config: PreTrainedConfig, checkpoint: Checkpoint) -> None:
+    """Raise where old files hold the frequencies of rotary embedding, and they are not those of config.json.
+
+    θ^(−2i/d) from 1 on, falling: anything else that is stored under the name was not computed so, and is not used.
+    """
+    rope = config.rope_parameters
+    for weight in checkpoint.tensors.values():
+        if not weight.name.endswith("rotary_emb.inv_freq") or rope.get("rope_type") != "default":
+            continue
+        stored = weight.stored().astype(np.float64)
+        expected = float(rope["rope_theta"]) ** (-np.arange(len(stored)) / len(stored))
+        falling = stored[0] == 1 and (np.diff(stored) < 0).all()
+        if falling and not np.allclose(stored, expected, rtol=0.02):
+            theta = stored[-1] ** (-len(stored) / (len(stored) - 1))
+            raise ValueError(
+                f"{weight.name} of {checkpoint.folder.name} is of rope_theta = {theta:.4g}, and its config.json says "
+                f"{rope['rope_theta']:g}: correct it."
+            )
 
 
 def _refuse(begin: str, names: Iterable[str], end: str) -> None:
