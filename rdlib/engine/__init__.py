@@ -9,19 +9,3 @@ with extra("models", "rdlib.engine"):
     from rdlib.engine.text import Text, second_moments
     from rdlib.engine.variant import Given, InBfloat16, Noisy, Quantized, Stored, Variant
     from rdlib.engine.walker import walk
-
-__all__ = [
-    "bias_of_limits",
-    "Given",
-    "InBfloat16",
-    "Layers",
-    "Moments",
-    "Noisy",
-    "Quantized",
-    "second_moments",
-    "Stored",
-    "Text",
-    "Variant",
-    "Walk",
-    "walk",
-]

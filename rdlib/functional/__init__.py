@@ -5,14 +5,3 @@ from rdlib.extras import extra
 with extra("models", "rdlib.functional"):
     from rdlib.functional.divergence import Distribution, Functional, PerToken
     from rdlib.functional.proxies import RankCorrelation, error_sizes, slope, spearman, with_noise
-
-__all__ = [
-    "Distribution",
-    "error_sizes",
-    "Functional",
-    "PerToken",
-    "RankCorrelation",
-    "slope",
-    "spearman",
-    "with_noise",
-]
