@@ -1,7 +1,7 @@
-"""Sensitivity: what a few changed tensors do to the output, without computing again what stands before them.
+"""Sensitivity: what a few changed tensors do to the output, without computing again what comes before them.
 
 A :class:`Replay` keeps the inputs of every layer.  A run with changed tensors begins at the first layer that
-holds one of them; where it is only one, the part of that layer before it is kept, too.  The output is that of
+contains one of them; if only one changed, the part of that layer before it is kept, too.  The output is that of
 the whole network to the last bit: the same operations on the same numbers.
 """
 
@@ -84,9 +84,9 @@ class Replay:
 
 
 def _first_change(names: Collection[str], layers: int) -> tuple[int, str | None]:
-    """The first layer that differs, and the group of the only tensor if what is before it in the layer is kept.
+    """The first layer to recompute, and the group of a tensor that changed alone, so that the layer is reused up to it.
 
-    −1 stands for the embedding, the number of layers for what comes after them.
+    Layer −1 is the embedding; the number of layers is the norm and the head after them.
     """
     after = ("model.norm.weight", "lm_head.weight")
     places = [int(m[1]) if (m := LAYER.match(n)) else layers if n in after else -1 for n in names]
@@ -96,7 +96,7 @@ def _first_change(names: Collection[str], layers: int) -> tuple[int, str | None]
 
 
 def _resume(layer: nn.Module, group: str, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Output of a layer in which only the matrix of a group has changed, from what stands before that matrix.
+    """Output of a layer in which only the matrix of a group has changed, from what was kept before that matrix.
 
     x + o(a) = h; h + down(act(gate(n)) · up(n)) = y, with a the heads' output and n the normalised h.
     """

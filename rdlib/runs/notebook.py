@@ -182,7 +182,7 @@ def figures(notebook: NotebookNode) -> dict[str, bytes]:
 
 
 def text(notebook: NotebookNode) -> str:
-    """The notebook as its file holds it."""
+    """The notebook as stored in its file."""
     return nbformat.writes(notebook) + "\n"
 
 

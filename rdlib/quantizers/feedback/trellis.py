@@ -26,8 +26,8 @@ class FeedbackTrellis(SuccessiveCancellation):
     The state allows either the even or the odd integers; which of them is taken, mod 4, leads to the next state.  So
     the indices cost as much as those of a grid twice as wide, and a path chooses among all integers.  p is that of a
     Gaussian of the column's power, so that columns of any rate are coded, down to those of zeros.  The path begins in
-    state 0, ends anywhere, and is told by the indices alone: z = 2m + (1 where odd), m coded with a table for the even
-    and one for the odd integers of each class of columns.
+    state 0, ends anywhere, and follows from the indices alone: z = 2m + (1 where odd), m coded with a table for
+    the even and one for the odd integers of each class of columns.
 
     For formula, streams and arguments, see :class:`SuccessiveCancellation`; here also ``counts`` (32 bits a context).
 
@@ -37,8 +37,9 @@ class FeedbackTrellis(SuccessiveCancellation):
     Raises:
         ValueError: there is no code of so many states here.
 
-    Source: entropy-coded trellis-coded quantization, Fischer and Wang 1992, doi:10.1109/18.119729, and Marcellin
-    1994, doi:10.1109/26.275315, in the place of rounding in Lifar et al. 2026 (WaterSIC), arXiv:2603.04956.
+    References:
+        Fischer and Wang 1992, doi:10.1109/18.119729, and Marcellin 1994, doi:10.1109/26.275315: entropy-coded
+        trellis-coded quantization; Lifar et al. 2026, arXiv:2603.04956: WaterSIC, which rounds instead.
     """
 
     states: int = 256
