@@ -26,7 +26,7 @@ results: $(READY) ## Keep the results of EXPERIMENT in the package, after make r
 # One process a core, each on one thread; a file stays in one process, a notebook in one kernel.
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 EVERY_CORE := -n auto --dist loadfile --no-loadscope-reorder
-NBVAL := --nbval --nbval-current-env
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 3600 --nbval-kernel-startup-timeout 600
 
 test: $(READY) ## Check the code, run the unit tests, and run every notebook against its committed outputs
 	$(BIN)/ruff check .

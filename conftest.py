@@ -38,6 +38,7 @@ LONGEST = (
     "test_properties.py",
     "test_fuzz.py",
 )
+PATIENCE = 600  # seconds: only there so that nothing hangs for ever
 WORKERS = 8  # at most: each imports torch and takes about 1 GB
 
 
@@ -48,7 +49,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; within a file, and among the others, the order stays."""
+    """The longest files first; within a file, and among the others, the order stays.
+
+    And nbval is patient: it would wait for five seconds for what a cell of a busy machine has printed.
+    """
+    for item in items:
+        if hasattr(item, "output_timeout"):
+            item.output_timeout = PATIENCE
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

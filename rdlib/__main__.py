@@ -84,7 +84,7 @@ def export(given: argparse.Namespace) -> None:
 
     export_model(open_checkpoint(given.model), given.folder)
     print(
-        f"{given.folder} holds the model: AutoModelForCausalLM.from_pretrained({str(given.folder)!r}) loads it."
+        f"{given.folder} contains the model: AutoModelForCausalLM.from_pretrained({str(given.folder)!r}) loads it."
     )
 
 

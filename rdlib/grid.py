@@ -2,7 +2,7 @@
 
 A matrix that was decoded from a file of 4 bits looks like any other, but each of its blocks has at most 16 values.  A
 code that finds them is lossless at about 5 bits.  Bounds for independent draws from a density say nothing there.  Below
-that rate a twin of the matrix that lies on no grid (:func:`dithered`) tells what of a result is the grid's.
+that rate a twin of the matrix that lies on no grid (:func:`dithered`) shows which part of a result is due to the grid.
 """
 
 import math
@@ -49,7 +49,7 @@ class Grid:
 def find_grid(W: np.ndarray) -> Grid | None:
     """The grid that the weights lie on, block by block; None where there is none of at most 256 levels.
 
-    Three kinds are told apart: few values in all of the matrix; in every block a scaled copy of one table (NF4); in
+    Three kinds are distinguished: few values in all of the matrix; in every block a scaled copy of one table (NF4); in
     every block equal steps, with zero among the levels (Q4_0, Q8_0) or without (Q4_1).  Blocks are 16, 32, … 256
     neighbours in a row, or a row.  Of those that fit, the grid of the least rate is taken.  At most 256 blocks of each
     size are looked at.

@@ -50,7 +50,7 @@ class Histogram:
         return int(self.counts.sum())
 
     def mean_of(self, f: np.ndarray) -> float:
-        """E[f]: the mean over all weights of what ``f`` says of each distinct value; 0 of no weights."""
+        """E[f], averaged over all weights, given f at each distinct value, (K,); 0 if there are no weights."""
         return float(np.dot(self.counts, np.asarray(f, np.float64)) / max(self.size, 1))
 
     @cached_property
@@ -60,7 +60,7 @@ class Histogram:
 
     @cached_property
     def centred(self) -> np.ndarray:
-        """The weights less their mean, in float64, so that neither sums of squares nor their differences are lost."""
+        """w − μ of each distinct value, float64 (K,)."""
         return self.values.astype(np.float64) - self.mean
 
     @cached_property
@@ -91,7 +91,11 @@ class Histogram:
 
 
 def entropy_of(counts: np.ndarray) -> float:
-    """H = −Σ p log₂ p of how often each symbol occurs, in bits a symbol; 0 of none."""
+    """H = −Σ p log₂ p of how often each symbol occurs, in bits a symbol; 0 of none.
+
+    >>> entropy_of(np.array([2, 1, 1]))
+    1.5
+    """
     p = counts[counts > 0] / max(counts.sum(), 1)
     return float(-(p * np.log2(p)).sum()) + 0.0
 

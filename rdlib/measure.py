@@ -206,7 +206,8 @@ def average_gap(curve: pd.DataFrame, reference: pd.DataFrame) -> float:
     Returns:
         Bits per weight; NaN where the curves have no distortion in common.
 
-    Source: Bjøntegaard 2001, ITU-T VCEG-M33; with PCHIP instead of one cubic, as VCEG-AI11 advises.
+    References:
+        Bjøntegaard 2001, ITU-T VCEG-M33; with PCHIP instead of one cubic, as VCEG-AI11 advises.
     """
     rates = [_rate_over_log_distortion(points) for points in (curve, reference)]
     low, high = max(r.x[0] for r in rates), min(r.x[-1] for r in rates)

@@ -273,16 +273,3 @@ def by_layer(frame: pd.DataFrame, label: str, title: str = "", ax: Axes | None =
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
-
-
-__all__ = [
-    "by_layer",
-    "density",
-    "gap_bits",
-    "heat_map",
-    "method_style",
-    "mse_axis",
-    "quantile_quantile",
-    "rate_distortion",
-    "use_style",
-]

@@ -22,7 +22,7 @@ def as_matrix(W: np.ndarray) -> np.ndarray:
 
 
 def as_float32(W: np.ndarray) -> np.ndarray:
-    """A finite ``W`` as contiguous float32, exactly: each of the three types is a subset of it.
+    """A finite ``W`` as contiguous float32, exactly: float32 includes the values of all three types.
 
     Raises:
         ValueError: ``W`` is no weight matrix, or holds NaN or Inf; the message names the first place.
@@ -83,6 +83,11 @@ def unit_power(values: np.ndarray) -> tuple[float, np.ndarray]:
     wide = values.astype(np.float64)
     root = np.sqrt(np.mean(wide**2)) if values.size else np.float64(0)
     return root, wide / (root or 1)
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, and 0 where b is 0: in the type and shape of ``a``."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
 
 
 def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:

@@ -31,7 +31,7 @@ CLAIMS = {
         "07_allocation",
         r"(?m)^GPTQ asymmetric g128 +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$",
     ),
-    "spends 0.35": ("07_allocation", r"(?m)^WaterSIC +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$"),
+    "spends 0.34": ("07_allocation", r"(?m)^WaterSIC +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$"),
     "inside the feedback 0.16": (
         "07_allocation",
         r"(?m)^trellis \+ feedback 64 states +3\.\d+ +0\.\d+ +(\S+) +\S+ +\S+ +\S+$",

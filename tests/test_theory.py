@@ -1,5 +1,9 @@
 """Closed forms, theorems that hold between the bounds, and the published values that both must meet."""
 
+import doctest
+import inspect
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +11,9 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 from scipy import integrate, optimize, stats
 
-from rdlib import theory
-from rdlib.theory import blahut
+from rdlib import histogram, theory
+from rdlib.code import ans
+from rdlib.theory import blahut, gaussian
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import (
     differential_entropy,
@@ -66,6 +71,14 @@ def cells(source, width, reach):
 
 
 # --------------------------------------------------------------------------- units, Gaussian, Shannon's bound
+
+
+@pytest.mark.parametrize(
+    "module", [gaussian, sys.modules["rdlib.theory.water_filling"], histogram, ans], ids=lambda m: m.__name__
+)
+def test_examples_in_docstrings(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 def test_units():
@@ -157,7 +170,7 @@ def with_nan(argument):
 
 
 def test_every_function_that_takes_numbers_is_listed():
-    functions = {n for n in theory.__all__ if callable(getattr(theory, n)) and n.islower()}
+    functions = {name for name, value in vars(theory).items() if inspect.isfunction(value)}
     assert functions - CONVERSIONS - {"block_normalised"} == set(NUMERIC)  # which takes weights
 
 

@@ -2,11 +2,3 @@
 
 from rdlib.allocation.plan import Plan, uniform_plan
 from rdlib.allocation.rules import exact, lagrangian, uniform
-
-__all__ = [
-    "exact",
-    "lagrangian",
-    "Plan",
-    "uniform",
-    "uniform_plan",
-]

@@ -18,7 +18,7 @@ QUANTIZED = "quantization.json"
 def export(
     checkpoint: Checkpoint, plan: Plan, folder: str | Path, moments: Moments | None = None
 ) -> dict[str, float]:
-    """Write a model in which Ŵ stands for W, exactly: float32 for all tensors, so that nothing is rounded again.
+    """Write a model with Ŵ in the place of W, exactly: float32 for all tensors, so that nothing is rounded again.
 
     The folder has model.safetensors, config.json with the type changed, the tokenizer where the original has one, and
     ``quantization.json``: the plan, and the rate of every tensor.  It is there whole or not at all.

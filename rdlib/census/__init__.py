@@ -6,5 +6,3 @@ with extra("census", "rdlib.census"):
     from rdlib.census.page import html
     from rdlib.census.run import census
     from rdlib.census.tensors import stored_tensors
-
-__all__ = ["census", "html", "stored_tensors"]

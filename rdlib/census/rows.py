@@ -37,7 +37,7 @@ SCHEMA: dict[str, str] = {
     "bits": "its nominal rate",
     "rate": "bits per weight, everything counted",
     "sampled_rows": "how many rows the point was measured on, evenly spaced; missing where it was all of them",
-    "side_rate": "the part of it that is not the payload",
+    "side_rate": "the part of the rate that is not payload",
     "mse": "D = E[(w − ŵ)²]",
     "nmse": "D / σ²",
     "sqnr_db": "10·log₁₀(E[w²] / D)",

@@ -1,4 +1,4 @@
-"""The slower methods on some rows of a matrix: trellises and lattices, which no histogram can stand for."""
+"""The slower methods on some rows of a matrix: trellises and lattices, for which a histogram is not enough."""
 
 import numpy as np
 

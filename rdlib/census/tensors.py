@@ -25,7 +25,7 @@ def row_blocks(W: np.ndarray, rows: int = 1) -> Iterator[np.ndarray]:
 
 
 def widened(W: np.ndarray) -> np.ndarray:
-    """FP8 as float32, which holds all its values; every other type as it is."""
+    """FP8 as float32, exactly; every other type as it is."""
     return W.astype(np.float32) if W.dtype.itemsize == 1 else W
 
 

@@ -4,7 +4,8 @@ A layer is stored as qweight (int32, in × out/8), qzeros (int32, groups × out/
 eight fields of a word hold the columns 0, 2, 4, 6, 1, 3, 5, 7, in that order from the lowest bit.  Weights are those
 of scaled inputs: see :mod:`rdlib.checkpoints.folded`.
 
-Source: Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``WQLinear_GEMM`` and ``dequantize_gemm``.
+References:
+    Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``WQLinear_GEMM`` and ``dequantize_gemm``.
 """
 
 from collections.abc import Mapping

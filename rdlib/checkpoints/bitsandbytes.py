@@ -8,8 +8,9 @@ The codes are those of :class:`rdlib.quantizers.NF4`, ``FP4``, ``DoubleQuantized
 Weights are decoded in float32; those of 4 bits are then rounded to the type that the layer had, as bitsandbytes
 does.  Tables of levels are public and cost nothing, though files hold them once a layer.
 
-Source: Dettmers et al. 2023, arXiv:2305.14314, and 2022, arXiv:2208.07339; bitsandbytes 0.50.2, ``QuantState``,
-``dequantize_4bit`` and ``int8_vectorwise_dequant``.
+References:
+    Dettmers et al. 2023, arXiv:2305.14314, and 2022, arXiv:2208.07339; bitsandbytes 0.50.2, ``QuantState``,
+    ``dequantize_4bit`` and ``int8_vectorwise_dequant``.
 """
 
 import json
@@ -66,7 +67,7 @@ class Rounded(Decoder):
 class DoubleQuantizedByMap(DoubleQuantized):
     """Double quantization with a map of levels of its own, which is paid for: stream ``levels`` (256 float32).
 
-    Files are read with the map that they hold; as a rule it is the public one.
+    Files are read with the map that they contain, usually the public one.
     """
 
     def levels(self, code: Code) -> np.ndarray:
@@ -156,7 +157,7 @@ class BitsAndBytes4(CheckpointFormat):
         return DoubleQuantizedByMap(inner), scales | {"levels": Stream.floats(levels, "float32")}
 
     def _state(self, parts: LayerTensors) -> dict:
-        """The JSON object of a layer, with what decoding needs of it."""
+        """The JSON object of a layer, with what decoding needs."""
         kinds = [suffix.removeprefix(STATE) for suffix in parts.suffixes if suffix.startswith(STATE)]
         if kinds != [f"bitsandbytes__{self.kind}"]:
             found = " and ".join(parts.name(STATE + kind) for kind in kinds) or "no state"

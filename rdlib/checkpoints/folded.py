@@ -1,6 +1,6 @@
 """AWQ's scales undone: Ŵ in the coordinates of the weights that were quantized.
 
-AWQ scales the inputs of a layer by 1/s, its columns by s, and folds 1/s into what stands before the layer, so that
+AWQ scales the inputs of a layer by 1/s, its columns by s, and folds 1/s into what comes before the layer, so that
 the model computes the same function:
 
     q, k, v     Ŵ ≈ W·diag(s), and the norm before them became γ/s
@@ -11,10 +11,11 @@ the model computes the same function:
 
 The scales of norms follow from s = γ / γ̂.  Those of rows were written down nowhere: a row of up (or v) is 1/s of
 what it was, plus the error of rounding, and 1/s is the factor of least squares of the stored on the original row.
-An error that is not correlated with the row does not bias it.  Comparing Ŵ with W as they stand measures s and not
+An error that is not correlated with the row does not bias it.  Comparing Ŵ with W as stored measures s and not
 the error of quantization.
 
-Source: Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
+References:
+    Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
 """
 
 from collections.abc import Iterator

@@ -17,8 +17,9 @@ then off by one scale.  A symmetric file shows it (its zero points are not 2^(b 
 file was made of (the other reading is closer to it): both are refused.  So are ``desc_act = false`` with groups that
 are no neighbours, which some kernels would ignore.
 
-Source: Frantar, Ashkboos, Hoefler and Alistarh 2022, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
-``QuantLinear.pack`` and ``dequantize_weight``.
+References:
+    Frantar, Ashkboos, Hoefler and Alistarh 2022, arXiv:2210.17323; auto-gptq 0.7.1 and gptqmodel 7.6.0,
+    ``QuantLinear.pack`` and ``dequantize_weight``.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Which model was quantized?  What a quantizer leaves alone is still that of the model."""
+"""Which model was quantized?  Tensors that were not quantized must equal those of the model."""
 
 import ml_dtypes
 import numpy as np
@@ -19,10 +19,10 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
     All that the reference computes with must be there, and nothing else but biases of zeros and copies.  Names and
     shapes of all layers must be those of the reference, and so must the values of embedding, head and norms, rounded
     to the float types that they went through.  Norms that absorbed scales of inputs (AWQ) are left
-    out: the embedding and the last norm speak for the model.
+    out: the embedding and the last norm identify the model.
 
     Raises:
-        ValueError: the checkpoint is of another model; the message names the first tensor that tells.
+        ValueError: the checkpoint is of another model; the message names the first tensor that differs.
     """
     other = f"{quantized.checkpoint.folder.name} was not made of {reference.folder.name}:"
     shapes = {weight.name: weight.shape for weight in reference.weights}

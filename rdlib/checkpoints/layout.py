@@ -15,7 +15,7 @@ from rdlib.code.decoder import Decoder
 
 @dataclass(frozen=True, eq=False)
 class EncodedLayer:
-    """A layer as a checkpoint holds it.
+    """A layer as a checkpoint stores it.
 
     Args:
         code: what a decoder needs; the price of its streams is the true rate of the layer.
@@ -48,7 +48,7 @@ class CheckpointFormat(ABC):
         method: name in tables and plots.
         bits: nominal rate.
         marks: how the names of tensors end that only a quantized layer has.
-        streams: what the stored tensors of a layer hold, by the end of their names.
+        streams: what the stored tensors of a layer contain, by the end of their names.
         scaled_norms: how the names of norms end that absorbed scales of inputs.
     """
 
@@ -69,7 +69,7 @@ class CheckpointFormat(ABC):
         return sorted(found)
 
     def stream(self, suffix: str) -> str:
-        """What a stored tensor of a layer holds."""
+        """What a stored tensor of a layer contains."""
         return self.streams.get(suffix, suffix)
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:

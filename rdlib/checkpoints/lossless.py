@@ -11,9 +11,10 @@ def entropies(code: Code) -> dict[str, float]:
 
     Beside :attr:`rdlib.code.code.Code.rates` it shows which field is worth coding.  It is that of the symbols
     that occur, and too low where they are few compared with the alphabet: the table of frequencies is not counted.
-    Floats are told apart by their bits.
+    Floats are compared by their bits.
 
-    Source: Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x, theorem 9.
+    References:
+        Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x, theorem 9.
     """
     found = {}
     for name, stream in code.streams.items():

@@ -30,7 +30,7 @@ IN_THE_BOX = {p.parent.name: p.parent for p in sorted((ASSETS / "checkpoints").g
 class QuantizedCheckpoint:
     """What GPTQ, AWQ, bitsandbytes or llama.cpp wrote, read without them and one layer at a time.
 
-    A layer has the name of the weight that it stands for, as in the model that was quantized.  Layers that were left
+    A layer has the name of the weight that it codes, as in the model that was quantized.  Layers that were left
     in 16 bits are no less part of the checkpoint: :attr:`left_alone` names them, and :meth:`packed` reads them.
 
     Args:

@@ -6,18 +6,3 @@ from rdlib.code.decoder import Decoder, MalformedCode
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import FLOATS, Float
 from rdlib.code.format import Format
-
-__all__ = [
-    "Ans",
-    "Code",
-    "Decoder",
-    "Fixed",
-    "Float",
-    "FLOATS",
-    "Format",
-    "frequency_table",
-    "huffman_bits",
-    "MalformedCode",
-    "PAYLOAD",
-    "Stream",
-]

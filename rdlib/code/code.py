@@ -95,7 +95,7 @@ class Code:
         shape: of the weights, (out, in).
         streams: ``index`` is the payload, together with ``coset`` in lattice and trellis codes; every other
             stream is side information.  A stream that is needed to read another (the ``table`` of an
-            entropy-coded ``index``) stands before it.
+            entropy-coded ``index``) comes before it.
     """
 
     shape: tuple[int, int]
@@ -130,7 +130,7 @@ class Code:
 
     @property
     def weights(self) -> int:
-        """How many weights the code stands for."""
+        """How many weights are coded."""
         return self.shape[0] * self.shape[1]
 
     @property

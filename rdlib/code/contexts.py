@@ -30,6 +30,12 @@ def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count:
     return {"table": table, "counts": counts, "index": Stream(index, Ans(table.array, counts.array))}
 
 
+def classes_of(power: np.ndarray, count: int) -> np.ndarray:
+    """Classes 0 … count − 1 of equally many entries, from weak to strong: shape of ``power``, (n,)."""
+    rank = np.argsort(np.argsort(power, kind="stable"))
+    return rank * count // max(len(rank), 1)
+
+
 def unsorted(index: np.ndarray, contexts: np.ndarray) -> np.ndarray:
     """The symbols back in their places, shape of ``contexts``: what :func:`context_streams` sorted.
 

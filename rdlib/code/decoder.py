@@ -1,4 +1,4 @@
-"""What reads a code: the checks that hold for every method, around a formula of its own."""
+"""What reads a code: checks shared by all methods around the formula of each."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -28,11 +28,11 @@ class Decoder(ABC):
     def decode(self, code: Code) -> np.ndarray:
         """Ŵ, float32 (out, in), from the code alone.
 
-        A code may come from anywhere: :meth:`reconstruct` applies the formula, and what comes of it is checked.
+        A code may come from anywhere: :meth:`reconstruct` applies the formula, and the result is checked.
 
         Raises:
             MalformedCode: a ValueError; the code lacks a stream, its streams do not fit each other or the shape, or
-                they stand for NaN or Inf.
+                they decode to NaN or Inf.
         """
         for name in PAYLOAD:
             if name in code.streams and code[name].dtype.kind != "u":
@@ -55,7 +55,7 @@ class Decoder(ABC):
         with np.errstate(invalid="ignore"):  # ∞ − ∞
             total = W.sum(dtype=np.float64)
         if not np.isfinite(total):
-            raise self._refusal("they stand for NaN or Inf")
+            raise self._refusal("they decode to NaN or Inf")
         return W
 
     def _uncentred(self, code: Code) -> np.ndarray:
@@ -66,9 +66,9 @@ class Decoder(ABC):
 
     @abstractmethod
     def reconstruct(self, code: Code) -> np.ndarray:
-        """The formula of the method: Ŵ, float32 (out, in), of streams that it may take to be its own.
+        """The formula of the method: Ŵ, float32 (out, in), of streams that are taken to be well-formed.
 
-        What numpy raises where they are not, :meth:`decode` tells as one sentence.
+        :meth:`decode` turns errors of numpy into a :class:`MalformedCode`.
         """
 
     def _refusal(self, reason: str) -> MalformedCode:

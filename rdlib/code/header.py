@@ -37,7 +37,7 @@ class Entry:
     """A stream as the header lists it: all but its bytes.
 
     Args:
-        format: how the array is written; of a file that is being read, it may be the mere class of it.
+        format: how the array is written; while a file is read, it may be the class alone.
         shape: of the array.
         bits: price, a multiple of 8.
     """
@@ -164,7 +164,7 @@ class _Reader:
         """A varint below ``LIMIT``."""
         n, self.place = read_varint(self.data, self.place)
         if n >= LIMIT:
-            raise ValueError(f"The header speaks of {n} rows, symbols or bytes.")
+            raise ValueError(f"The header claims {n} rows, symbols or bytes.")
         return n
 
     def name(self) -> str:

@@ -43,5 +43,5 @@ class Table(Format):
                 run, at = read_varint(data, at + 1)
                 count += run + 1
         if count != len(flat) or self.pack(array) != data:
-            raise ValueError(f"A table of shape {shape} is not what these {len(data)} bytes stand for.")
+            raise ValueError(f"These {len(data)} bytes are not a table of shape {shape}.")
         return array

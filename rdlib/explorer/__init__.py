@@ -7,5 +7,3 @@ with extra("notebooks", "rdlib.explorer"):
     from rdlib.explorer.picture import Picture, picture
     from rdlib.explorer.subject import Subject
     from rdlib.explorer.widget import Explorer
-
-__all__ = ["CHOICES", "Explorer", "Picture", "Subject", "picture", "with_clip", "with_group"]

@@ -1,4 +1,4 @@
-"""The figure of the explorer: axes and bounds stand still, the quantizer moves over them.
+"""The figure of the explorer: axes and bounds are fixed, the quantizer moves over them.
 
 Drawing a figure anew takes a tenth of a second and more.  So it is laid out and drawn once for a matrix, kept as
 pixels, and an update draws the few lines that move on top of them.

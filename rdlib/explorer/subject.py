@@ -92,7 +92,7 @@ class Subject:
         return {name: gap(point.rate, point.mse, rate) for name, rate in rates.items()}
 
     def read(self, quantizer: Quantizer) -> Measured:
-        """Point and levels of a quantizer; at once where the histogram tells all, and from memory a second time."""
+        """Point and levels of a quantizer, remembered; from the histogram alone where that determines the code."""
         if quantizer not in self._measured:
             self._measured[quantizer] = self._read(quantizer)
         return self._measured[quantizer]

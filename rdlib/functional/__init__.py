@@ -14,20 +14,3 @@ with extra("models", "rdlib.functional"):
     )
     from rdlib.functional.quantized_model import QuantizedModel, quantize_model, read_model
     from rdlib.functional.sensitivity import Replay
-
-__all__ = [
-    "compare",
-    "error_sizes",
-    "forward",
-    "Functional",
-    "noise_response",
-    "quantize_model",
-    "QuantizedModel",
-    "RankCorrelation",
-    "read_model",
-    "Reference",
-    "Replay",
-    "slope",
-    "spearman",
-    "with_noise",
-]

@@ -5,15 +5,3 @@ from rdlib.models.container import Container
 from rdlib.models.hub import EMBEDDED, find_model
 from rdlib.models.names import GROUPS, layer_and_group
 from rdlib.models.weight import Kind, Weight
-
-__all__ = [
-    "Checkpoint",
-    "Container",
-    "EMBEDDED",
-    "find_model",
-    "GROUPS",
-    "Kind",
-    "open_checkpoint",
-    "layer_and_group",
-    "Weight",
-]

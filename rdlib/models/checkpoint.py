@@ -27,7 +27,7 @@ class Checkpoint:
     """The tensors of one model, read one at a time: what analysis, network and census all ask.
 
     Args:
-        container: that holds them; a folder stands for the safetensors in it, and a file is GGUF.
+        container: that stores them; a folder means the safetensors in it, and a file is GGUF.
 
     Raises:
         ValueError: the folder holds no safetensors, or a file cannot be read.
@@ -86,7 +86,7 @@ class Checkpoint:
     def revision(self) -> str | None:
         """Which version of a hub model this is, see :func:`rdlib.models.hub.revision`; None of any other.
 
-        A hub id may stand for other weights tomorrow; id and revision together do not.
+        A hub id may name other weights tomorrow; id and revision together do not.
         """
         return revision(self.folder)
 

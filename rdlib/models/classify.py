@@ -8,7 +8,7 @@ It follows from names, types and neighbours, and from the settings of a quantiza
   Every other code has a *fault*: its numbers are not weights, and are refused wherever weights are asked for.
 * Beside a tensor of no usual float type whatever belongs to the same module is a part of its code, but for a bias.
 * FP8 without a scale is taken as it is stored only if no other FP8 tensor has one, no settings say that the model
-  is quantized, and no number of it is the largest of its type.
+  is quantized, and none of its numbers is the largest of its type.
 * Scales of inputs and of the cache of keys and values are no weights, and change none.
 
 Scales for FP8 are named ``weight_scale`` (compressed-tensors, fbgemm, modelopt), ``weight_scale_inv`` (DeepSeek,

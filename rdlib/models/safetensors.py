@@ -4,7 +4,8 @@ The index of a sharded checkpoint decides where there is one, and then it alone:
 of the checkpoint, and must not be of one of its modules.  Without an index every tensor of every file is, and no name
 may be in two.
 
-Source: https://github.com/huggingface/safetensors (format).
+References:
+    https://github.com/huggingface/safetensors (format).
 """
 
 import json

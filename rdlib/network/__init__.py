@@ -8,20 +8,3 @@ with extra("models", "rdlib.network"):
     from rdlib.network.sample import continuation, sample
     from rdlib.network.texts import load_text, load_tokenizer, token_counts
     from rdlib.network.windows import Windows, cut_windows, read_tokens
-
-__all__ = [
-    "bfloat16_rounding",
-    "cached_moments",
-    "continuation",
-    "token_counts",
-    "cut_windows",
-    "load_network",
-    "load_text",
-    "load_tokenizer",
-    "Moments",
-    "read_tokens",
-    "replaced",
-    "sample",
-    "second_moments",
-    "Windows",
-]

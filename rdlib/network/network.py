@@ -108,7 +108,7 @@ def _checked(network: PreTrainedModel, name: str, values: np.ndarray) -> torch.T
     """Ŵ as a float32 tensor of the right shape on the CPU."""
     tied = network.all_tied_weights_keys
     if name in tied:
-        raise ValueError(f"{name} is tied to {tied[name]}: replace that one, which stands for both.")
+        raise ValueError(f"{name} is tied to {tied[name]}: replace that one instead; it is used as both.")
     parameters = dict(network.named_parameters())
     if name not in parameters:
         raise ValueError(f"The network has no tensor {name!r}.")

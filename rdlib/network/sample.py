@@ -71,7 +71,7 @@ def _continue(
     ids = ids.to(input_device(network))
     return network.generate(
         ids,
-        attention_mask=torch.ones_like(ids),  # else a token that also stands for padding is not seen
+        attention_mask=torch.ones_like(ids),  # else a token that is also the padding is not seen
         max_new_tokens=tokens,
         min_new_tokens=tokens,
         eos_token_id=None,

@@ -7,11 +7,11 @@ from typing import Self
 import numpy as np
 
 from rdlib.code.code import Code, Stream, frequency_table
-from rdlib.code.contexts import context_streams, unsorted
+from rdlib.code.contexts import classes_of, context_streams, unsorted
 from rdlib.code.fixed import Fixed
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.granularity import Granularity, PerGroup, PerTensor
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, ratio
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class RowClassified(Wrapper):
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         code = self.inner.encode(W, H)
         index = code.streams["index"]
-        rank = np.argsort(np.argsort((as_float32(W).astype(np.float64) ** 2).sum(axis=1), kind="stable"))
-        row_class = Stream.fixed(rank * self.classes // max(len(rank), 1), self.classes)
+        power = (as_float32(W).astype(np.float64) ** 2).sum(axis=1)
+        row_class = Stream.fixed(classes_of(power, self.classes), self.classes)
         contexts = np.broadcast_to(row_class.array[:, None], code.shape)
         streams = context_streams(index.array, contexts, index.format.size, self.classes)
         del streams["counts"]  # they follow from the classes
@@ -166,7 +166,7 @@ class Scaled(Wrapper):
             power = power.mean(axis=0, keepdims=True)
         scale = Stream.floats(np.sqrt(power / sizes), self.granularity.scale_format)
         s = self.granularity.expand(scale.array, values.shape)
-        inner = self.inner.encode(np.divide(values, s, out=np.zeros_like(values), where=s > 0), H)
+        inner = self.inner.encode(ratio(values, s), H)
         return self.wrapped(inner, group_scale=scale)
 
     def reconstruct(self, code: Code) -> np.ndarray:

@@ -1,5 +1,3 @@
 """Notebooks as experiments: parameters, runs without a screen, pages and comparisons."""
 
 from rdlib.runs.check import check_parameters
-
-__all__ = ["check_parameters"]

@@ -282,7 +282,7 @@ def read_state(path: Path) -> dict:
 
 @contextmanager
 def exclusive(build: Path) -> Iterator[int]:
-    """Keep any other run out of the folder for as long as this one, or a kernel of it, is in it.
+    """Keep other runs out of the folder while this one, or one of its kernels, is in it.
 
     Yields:
         the file descriptor of the lock, for kernels to inherit: one that is left behind by a run that was killed

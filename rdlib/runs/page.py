@@ -41,7 +41,7 @@ math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: 0.3em 0; 
 def html(notebook: NotebookNode, title: str) -> str:
     """The notebook as one page, with links to other notebooks and to the reference turned into links to their pages.
 
-    It holds no script: nbconvert's would all be fetched from a network.
+    It contains no script: nbconvert's would all be fetched from a network.
     """
     page, _ = _Exporter().from_notebook_node(described(notebook), resources={"metadata": {"name": title}})
     soup = BeautifulSoup(page, features="html.parser")

@@ -59,13 +59,13 @@ def declared(notebook: Path) -> dict[str, Parameter]:
             default = ast.literal_eval(parameter.default)
         except (ValueError, SyntaxError):
             raise ParameterError(f"{notebook}: the default of {name} is no plain value.") from None
-        _check(notebook, name, default, kind)
+        check_value(name, default, kind, f"{notebook}: ")
         found[name] = Parameter(name, kind, default, parameter.help)
     return found
 
 
 def read(file: Path) -> dict[str, object]:
-    """What the YAML file of an experiment holds; nothing, where it is empty.
+    """The values in the YAML file of an experiment; none if it is empty.
 
     Raises:
         ParameterError: it is no mapping of names.
@@ -108,25 +108,12 @@ def chosen(
             raise ParameterError(f"{file} gives {name} {section!r}; give it lines 'parameter: value'.")
         _refuse_unknown(section, notebooks[name].keys(), f"{file} below {name}")
     _refuse_unknown(shared, {key for parameters in notebooks.values() for key in parameters}, file)
-    return {name: _checked(own[name], shared, notebooks[name], file) for name in notebooks if name in names}
-
-
-def _checked(
-    own: dict, shared: dict, parameters: dict[str, Parameter], file: str | Path
-) -> dict[str, object]:
-    """The values that one notebook is given, its own before the shared ones."""
-    given = {key: value for key, value in (shared | own).items() if key in parameters}
-    for key, value in given.items():
-        _check(file, key, value, parameters[key].kind)
+    given = {}
+    for name in (name for name in notebooks if name in names):  # its own values before the shared ones
+        given[name] = {k: value for k, value in (shared | own[name]).items() if k in notebooks[name]}
+        for key, value in given[name].items():
+            check_value(key, value, notebooks[name][key].kind, f"{file}: ")
     return given
-
-
-def _check(where: str | Path, name: str, value: object, kind: str) -> None:
-    """Refuse a value that does not fit, and say where it is written."""
-    try:
-        check_value(name, value, kind)
-    except ParameterError as error:
-        raise ParameterError(f"{where}: {error}") from None
 
 
 def _refuse_unknown(values: dict, known: set[str], where: str | Path) -> None:

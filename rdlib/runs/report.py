@@ -1,4 +1,4 @@
-"""The page of an experiment: ``index.html``, which holds all it shows and loads nothing.
+"""The page of an experiment: ``index.html``, which contains all it shows and loads nothing.
 
 Question and answer of every notebook with its key figure, all measured points, and the manifest.  A run ends
 with it; by hand it also shows a run that stopped.  The same experiment gives the same bytes.
@@ -21,8 +21,8 @@ from rdlib.runs import notebook as notebooks
 from rdlib.runs import page
 from rdlib.runs.parameters import declared
 
-NOTE = "note"  # the tag of cells whose printed text stands beside the answer
-KEY = "key-figure"  # the tag of the cell whose figure stands for its notebook; without one, the last figure
+NOTE = "note"  # the tag of cells whose printed text is shown beside the answer
+KEY = "key-figure"  # the tag of the cell whose figure represents its notebook; without one, the last figure
 DIGITS = 5  # of numbers in the page's table
 PARTIAL = ".partial.ipynb"
 
@@ -37,7 +37,7 @@ TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys"
 
 @dataclass(frozen=True)
 class Chapter:
-    """What the page tells of one notebook.
+    """What the page says about one notebook.
 
     Args:
         name: of the file.
@@ -106,7 +106,7 @@ def render(build: Path) -> str:
 
 
 def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
-    """What the page tells of one notebook, run with these parameters."""
+    """What the page says about one notebook, run with these parameters."""
     path, partial = build / f"{name}.ipynb", build / f"{name}{PARTIAL}"
     executed = nbformat.read(path if path.is_file() else partial, as_version=4)
     figure = key_figure(executed)
@@ -148,7 +148,7 @@ def notes(notebook: NotebookNode) -> list[str]:
 
 
 def key_figure(notebook: NotebookNode) -> notebooks.Figure | None:
-    """The figure that stands for a notebook: of the cell tagged ``key-figure``, or else the last."""
+    """The figure that represents a notebook: of the cell tagged ``key-figure``, or else the last."""
     found = notebooks.placed_figures(notebook)
     tagged = [f for f in found if KEY in notebook.cells[f.cell].metadata.get("tags", [])]
     return (tagged or found[-1:] or [None])[0]

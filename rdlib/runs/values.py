@@ -21,31 +21,38 @@ class ParameterError(ValueError):
     """A parameter does not exist or does not fit; the message is one sentence."""
 
 
-def check_value(name: str, value: object, kind: str) -> None:
+def check_value(name: str, value: object, kind: str, where: str = "") -> None:
     """Refuse a value that is not of its parameter's kind, or that its name does not allow.
 
     Args:
         name: of the parameter.
         value: from a parameters cell, from Papermill or from YAML.
         kind: as the parameters cell declares it, like ``list[int]``.
+        where: what the message begins with.
 
     Raises:
         ParameterError: it does not fit.
     """
+    if fault := _fault(name, value, kind):
+        raise ParameterError(f"{where}{name}{fault}.")
+
+
+def _fault(name: str, value: object, kind: str) -> str:
+    """What is wrong with a value, to be read behind the name of its parameter; nothing if it fits."""
     if not fits(value, kind):
-        raise ParameterError(f"{name} is {value!r}, which is no {kind}{_hint(name, value, kind)}.")
+        return f" is {value!r}, which is no {kind}{_hint(name, value, kind)}"
     items = value if isinstance(value, list) else [value]
+    low, high = RANGES.get(name, (None, None))
     for item in items:
         if name in ("group", "groups") and item not in LINEAR:
-            raise ParameterError(f"{name}: there is no group {item!r}; {', '.join(LINEAR)}.")
-        low, high = RANGES.get(name, (None, None))
+            return f": there is no group {item!r}; {', '.join(LINEAR)}"
         if low is not None and not (fits(item, "float") and low <= item <= high):
             allowed = f"{low} or more" if high == math.inf else f"{low} … {high}"
-            raise ParameterError(f"{name} is {value!r}, but {item!r} is not allowed: give {allowed}.")
+            return f" is {value!r}, but {item!r} is not allowed: give {allowed}"
     if name in RANGES and not items:
-        raise ParameterError(f"{name} is an empty list: give at least one number.")
-    if isinstance(value, list) and (twice := [item for item in items if items.count(item) > 1]):
-        raise ParameterError(f"{name} names {twice[0]!r} twice.")
+        return " is an empty list: give at least one number"
+    twice = [item for item in items if items.count(item) > 1] if isinstance(value, list) else []
+    return f" names {twice[0]!r} twice" if twice else ""
 
 
 def fits(value: object, kind: str) -> bool:

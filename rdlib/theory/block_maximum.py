@@ -15,14 +15,14 @@ from functools import cache
 import numpy as np
 from scipy.special import ndtr
 
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, ratio
 
 FARTHEST = 12.0  # standard deviations: beyond them are 10⁻³² of all weights
 NODES = 200  # of the quadrature over m, from 0 to FARTHEST
 
 
 def block_normalised(W: np.ndarray, size: int) -> np.ndarray:
-    """U = w / max |w| over blocks of ``size`` neighbours, float32 from −1 to 1, the shape of W.
+    """u = w / max |w| over blocks of ``size`` neighbours, float32 from −1 to 1, the shape of W.
 
     Blocks run over the whole matrix, row after row, as those of NF4; the last one may be shorter.  Blocks of
     zeros stay zero.
@@ -35,8 +35,7 @@ def block_normalised(W: np.ndarray, size: int) -> np.ndarray:
     padded = np.zeros((-(-flat.size // size), size), np.float32)
     padded.ravel()[: flat.size] = flat
     largest = np.abs(padded).max(axis=1, keepdims=True, initial=0)
-    normalised = np.divide(padded, largest, out=np.zeros_like(padded), where=largest > 0)
-    return normalised.ravel()[: flat.size].reshape(W.shape)
+    return ratio(padded, largest).ravel()[: flat.size].reshape(W.shape)
 
 
 def gaussian_block_density(u: np.ndarray | float, size: int) -> np.ndarray | float:

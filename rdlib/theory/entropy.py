@@ -34,7 +34,7 @@ def shannon_rate(D: Array | float, h: Array | float) -> Array | float:
 
     It is the R(D) of the Gaussian of the same entropy power, and exact in the limit of small D for every
     source with a density.  (Weights on a 16-bit grid have none: once D falls to the squared spacing of the
-    grid, R(D) stays below H(X), and only `rdlib.theory.blahut` tells.)
+    grid, R(D) stays below H(X), which only `rdlib.theory.blahut` computes.)
 
     Args:
         D: mean squared error ≥ 0, any shape.

@@ -19,7 +19,11 @@ def bits_to_nats(bits: Array | float) -> Array | float:
 
 
 def to_db(ratio: Array | float) -> Array | float:
-    """10·log₁₀(ratio), for ratios of powers such as variance / MSE; −∞ for a ratio of 0."""
+    """10·log₁₀(ratio), for ratios of powers such as variance / MSE; −∞ for a ratio of 0.
+
+    >>> float(to_db(100))
+    20.0
+    """
     with np.errstate(divide="ignore"):
         return 10 * np.log10(ratio)
 
@@ -28,6 +32,9 @@ def gaussian_rate(D: Array | float, variance: Array | float = 1.0) -> Array | fl
     """R(D) = ½·log₂(σ²/D), or 0 where D ≥ σ²: the Gaussian source, bits per weight.
 
     Of all sources with this variance it is the hardest, so that R(D) suffices for any of them.
+
+    >>> gaussian_rate([1, 0.25, 0.0625]).tolist()
+    [0.0, 1.0, 2.0]
 
     Args:
         D: mean squared error ≥ 0, any shape; R(0) is infinite, unless σ² is 0 as well.
@@ -49,6 +56,9 @@ def gaussian_rate(D: Array | float, variance: Array | float = 1.0) -> Array | fl
 
 def gaussian_distortion(R: Array | float, variance: Array | float = 1.0) -> Array | float:
     """D(R) = σ²·2^(−2R): the Gaussian source, mean squared error.
+
+    >>> float(gaussian_distortion(2, variance=16))
+    1.0
 
     Args:
         R: bits per weight ≥ 0, any shape.

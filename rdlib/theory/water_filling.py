@@ -31,6 +31,10 @@ def water_filling(
     The R(D) of rows or groups that are Gaussian with variances v_i known on both sides.  Given the entropy
     powers of the components instead, it is their Shannon lower bound, whatever their shape.
 
+    >>> filled = water_filling([4, 1, 0.25], 0.75)  # the third component is under water
+    >>> float(filled.level), float(filled.rate)
+    (1.0, 0.3333333333333333)
+
     Args:
         variances: (k,) ≥ 0, of rows, groups or eigenvectors.
         D: mean squared error ≥ 0, any shape; beyond the mean variance the rate is 0.

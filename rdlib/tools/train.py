@@ -166,21 +166,29 @@ def build(recipe: Recipe) -> LlamaForCausalLM:
 
 
 def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW, or Muon on the matrices of the layers and AdamW on the rest; norms are not decayed."""
+    """AdamW, or Muon on the matrices of the layers and AdamW on the rest; norms are not decayed.
+
+    Each group has its learning rate as ``peak``, too.
+    """
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     rest = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" not in n]
     norms = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": rest}, {"params": norms, "weight_decay": 0.0}]
     adam = {"lr": recipe.learning_rate, "betas": (0.9, 0.95), "weight_decay": recipe.weight_decay}
-    if not recipe.muon_rate:
-        return [torch.optim.AdamW([{"params": matrices}, *groups], **adam)]
-    return [torch.optim.AdamW(groups, **adam), Muon(matrices, recipe.muon_rate, recipe.weight_decay)]
+    if recipe.muon_rate:
+        opts = [torch.optim.AdamW(groups, **adam), Muon(matrices, recipe.muon_rate, recipe.weight_decay)]
+    else:
+        opts = [torch.optim.AdamW([{"params": matrices}, *groups], **adam)]
+    for group in (group for opt in opts for group in opt.param_groups):
+        group["peak"] = group["lr"]
+    return opts
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton–Schulz, with updates of RMS 0.2 as AdamW's.
 
-    Source: Jordan 2024; Liu et al. 2025, arXiv:2502.16982.
+    References:
+        Jordan 2024; Liu et al. 2025, arXiv:2502.16982.
 
     In float32: ``torch.optim.Muon`` iterates in bfloat16, which is ten times slower on a CPU without it.
     """
@@ -240,146 +248,137 @@ def held_out_loss(
     starts = np.arange(0, len(stream) - 1, stride)
     total = count = 0.0
     for batch in np.array_split(starts, math.ceil(len(starts) / 16)):
-        for start in batch[batch + window + 1 > len(stream)]:  # the last windows are shorter
-            ids = torch.from_numpy(stream[None, start : start + window + 1])
-            new = ids.shape[1] - 1 if start == 0 else max(0, ids.shape[1] - 1 - (window - stride))
-            if new:
-                total += loss_of(model, ids, "none")[-new:].sum().item()
-                count += new
-        whole = batch[batch + window + 1 <= len(stream)]
-        if len(whole):
-            ids = torch.from_numpy(stream[whole[:, None] + np.arange(window + 1)])
-            losses = loss_of(model, ids, "none").view(len(whole), window)
-            fresh = np.where(whole == 0, window, stride)
-            for row, new in zip(losses, fresh, strict=True):
-                total += row[-new:].sum().item()
-                count += int(new)
-    return total / count
+        places = batch[:, None] + np.arange(window + 1)  # those beyond the end are not counted
+        ids = torch.from_numpy(stream[np.minimum(places, len(stream) - 1)])
+        fresh = (np.arange(window) >= window - stride) | (batch[:, None] == 0)
+        counted = fresh & (places[:, 1:] < len(stream))
+        losses = loss_of(model, ids, "none").view(len(batch), window)
+        total += losses[torch.from_numpy(counted)].sum().item()
+        count += counted.sum()
+    return float(total / count)
 
 
-def save_checkpoint(path: Path, step: int, model: torch.nn.Module, opts: list, history: list) -> None:
-    """Write weights, optimizer state and loss curve to one safetensors file, atomically."""
-    tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
-    for k, opt in enumerate(opts):
-        for i, state in opt.state_dict()["state"].items():
-            tensors |= {f"opt.{k}.{i}.{name}": value for name, value in state.items()}
-    meta = {"step": str(step), "history": json.dumps(history)}
-    with whole(path) as unfinished:
-        save_file({n: t.contiguous() for n, t in tensors.items()}, unfinished, metadata=meta)
+@dataclass
+class Trainer:
+    """A model on its way through the text, in a folder from which it goes on after it was stopped.
 
+    Args:
+        recipe: what is trained.
+        out: for ``checkpoint.safetensors``, the last state, and ``best.safetensors``, of the lowest validation loss.
+        history: step, train and valid loss in nats per token of every validation.
+    """
 
-def load_checkpoint(path: Path, model: torch.nn.Module, opts: list) -> tuple[int, list]:
-    """Restore what :func:`save_checkpoint` wrote; (0, []) where there is nothing."""
-    if not path.exists():
-        return 0, []
-    tensors = load_file(path)
-    with safe_open(path, "pt") as f:
-        meta = f.metadata()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(tensors[f"model.{name}"])
-    for k, opt in enumerate(opts):
-        state: dict[int, dict] = {}
-        for name, value in tensors.items():
-            if name.startswith(f"opt.{k}."):
-                _, _, i, key = name.split(".", 3)
-                state.setdefault(int(i), {})[key] = value
-        opt.load_state_dict({**opt.state_dict(), "state": state})
-    return int(meta["step"]), json.loads(meta["history"])
+    recipe: Recipe
+    out: Path
+    history: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.model = build(self.recipe)
+        self.optimizers = optimizers(self.model, self.recipe)
+        self.step = self._load() if (self.out / "checkpoint.safetensors").exists() else 0
+
+    def run(self, windows: np.ndarray, valid: np.ndarray, every: int, compile: bool) -> None:
+        """Train on windows (steps·batch, window + 1), validate after ``every`` steps, and keep the best weights."""
+        text = len(windows) // self.recipe.batch
+        steps = min(self.recipe.steps or text, text)
+        model = torch.compile(self.model) if compile else self.model
+        losses: list[float] = []
+        for step in tqdm(range(self.step, steps), initial=self.step, total=steps, unit="step"):
+            batch = torch.from_numpy(windows[step * self.recipe.batch : (step + 1) * self.recipe.batch])
+            losses.append(self._update(loss_of(model, batch), learning_rate(step, steps, text, self.recipe)))
+            if (step + 1) % every == 0 or step + 1 == steps:
+                self._validate(step + 1, float(np.mean(losses)), valid)
+                losses = []
+
+    def _update(self, loss: torch.Tensor, rate: float) -> float:
+        """One step of all optimizers, at a fraction of their peak rates; the loss."""
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for opt in self.optimizers:
+            for group in opt.param_groups:
+                group["lr"] = group["peak"] * rate
+            opt.step()
+            opt.zero_grad()
+        return loss.item()
+
+    def _validate(self, step: int, train: float, valid: np.ndarray) -> None:
+        best = min((h["valid"] for h in self.history), default=math.inf)
+        loss = held_out_loss(self.model, valid, self.recipe.window)
+        self.history.append({"step": step, "train": train, "valid": loss})
+        tqdm.write(json.dumps(self.history[-1]))
+        if loss <= best:
+            weights = {n: p.detach().to(torch.bfloat16) for n, p in self.model.named_parameters()}
+            save_file(weights, self.out / "best.safetensors")
+        self._save(step)
+
+    def _save(self, step: int) -> None:
+        """Write weights, optimizer state and loss curve to one safetensors file, atomically."""
+        tensors = {f"model.{n}": p.detach() for n, p in self.model.named_parameters()}
+        for k, opt in enumerate(self.optimizers):
+            for i, state in opt.state_dict()["state"].items():
+                tensors |= {f"opt.{k}.{i}.{name}": value for name, value in state.items()}
+        meta = {"step": str(step), "history": json.dumps(self.history)}
+        with whole(self.out / "checkpoint.safetensors") as unfinished:
+            save_file({n: t.contiguous() for n, t in tensors.items()}, unfinished, metadata=meta)
+
+    def _load(self) -> int:
+        """Restore what :meth:`_save` wrote; the step."""
+        path = self.out / "checkpoint.safetensors"
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            meta = file.metadata()
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(tensors[f"model.{name}"])
+        for k, opt in enumerate(self.optimizers):
+            state: dict[int, dict] = {}
+            for name, value in tensors.items():
+                if name.startswith(f"opt.{k}."):
+                    _, _, i, key = name.split(".", 3)
+                    state.setdefault(int(i), {})[key] = value
+            opt.load_state_dict({**opt.state_dict(), "state": state})
+        self.history = json.loads(meta["history"])
+        return int(meta["step"])
 
 
 def train(corpus: Path, out: Path, recipe: Recipe, every: int = 250, compile: bool = False) -> dict:
-    """Train by the recipe, keep the weights of the lowest validation loss, write the model to ``out``."""
+    """Train by the recipe; write the best weights as bfloat16, the tokenizer and the record; return the record."""
     out.mkdir(parents=True, exist_ok=True)
     parts = split(corpus)
     tokenizer = train_tokenizer((t for s in recipe.passes for t in parts[s]["train"]), recipe.vocabulary)
     streams = {s: encode(tokenizer, parts[s]["train"]) for s in recipe.passes}
-    first = next(iter(recipe.passes))  # the source that judges
-    valid, test = (encode(tokenizer, parts[first][part]) for part in ("valid", "test"))
-    windows = schedule(streams, recipe)
-    text = len(windows) // recipe.batch
-    steps = min(recipe.steps or text, text)
-
-    model = build(recipe)
-    opts = optimizers(model, recipe)
-    schedulers_peak = [[g["lr"] for g in opt.param_groups] for opt in opts]
-    start, history = load_checkpoint(out / "checkpoint.safetensors", model, opts)
-    best = min((h["valid"] for h in history), default=math.inf)
-    compiled = torch.compile(model) if compile else model
-    running = []
-    for step in tqdm(range(start, steps), initial=start, total=steps, unit="step"):
-        batch = torch.from_numpy(windows[step * recipe.batch : (step + 1) * recipe.batch])
-        for opt, peaks in zip(opts, schedulers_peak, strict=True):
-            for group, peak in zip(opt.param_groups, peaks, strict=True):
-                group["lr"] = peak * learning_rate(step, steps, text, recipe)
-        loss = loss_of(compiled, batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad()
-        running.append(loss.item())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            history.append(
-                {
-                    "step": step + 1,
-                    "train": float(np.mean(running)),
-                    "valid": held_out_loss(model, valid, recipe.window),
-                }
-            )
-            running = []
-            tqdm.write(json.dumps(history[-1]))
-            if history[-1]["valid"] <= best:
-                best = history[-1]["valid"]
-                save_file(
-                    {n: p.detach().to(torch.bfloat16) for n, p in model.named_parameters()},
-                    out / "best.safetensors",
-                )
-            save_checkpoint(out / "checkpoint.safetensors", step + 1, model, opts, history)
-    data = {name: hash_of_texts(corpus / name) for name in recipe.passes}
-    return export(out, model, tokenizer, recipe, history, parts, streams, test, data)
-
-
-def export(
-    out: Path,
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
-    history: list[dict],
-    parts: dict[str, dict[str, list[str]]],
-    streams: dict[str, np.ndarray],
-    test: np.ndarray,
-    data: dict[str, str],
-) -> dict:
-    """Write the best weights as bfloat16 with tokenizer and record; return the record."""
-    first = next(iter(recipe.passes))
-    model.load_state_dict(load_file(out / "best.safetensors"), strict=False)
-    characters = sum(map(len, parts[first]["test"]))
-    losses = {
-        stride: held_out_loss(model, test, recipe.window, stride)
-        for stride in (recipe.window, recipe.window // 2)
-    }
+    judge = parts[next(iter(recipe.passes))]  # the source that validates and tests
+    valid, test = (encode(tokenizer, judge[part]) for part in ("valid", "test"))
+    trainer = Trainer(recipe, out)
+    trainer.run(schedule(streams, recipe), valid, every, compile)
+    trainer.model.load_state_dict(load_file(out / "best.safetensors"), strict=False)
     record = {
         "recipe": asdict(recipe),
-        "data_sha256": data,
+        "data_sha256": {name: hash_of_texts(corpus / name) for name in recipe.passes},
         "tokens": {s: len(t) for s, t in streams.items()},
-        "tokens_seen": history[-1]["step"] * recipe.batch * recipe.window,
-        "history": history,
-        "test": {
-            "stories": len(parts[first]["test"]),
-            "characters": characters,
-            "tokens": len(test),
-            "perplexity": {str(s): math.exp(v) for s, v in losses.items()},
-            "bits_per_character": {
-                str(s): v / math.log(2) * (len(test) - 1) / characters for s, v in losses.items()
-            },
-        },
+        "tokens_seen": trainer.history[-1]["step"] * recipe.batch * recipe.window,
+        "history": trainer.history,
+        "test": tested(trainer.model, test, judge["test"], recipe.window),
     }
-    model.to(torch.bfloat16).save_pretrained(out / "model")
+    trainer.model.to(torch.bfloat16).save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    draw(history, out / "loss.png")
+    draw(trainer.history, out / "loss.png")
     return record
+
+
+def tested(model: LlamaForCausalLM, stream: np.ndarray, texts: list[str], window: int) -> dict:
+    """Perplexity and bits per character of held-out texts, by the stride of the windows."""
+    characters = sum(map(len, texts))
+    losses = {str(stride): held_out_loss(model, stream, window, stride) for stride in (window, window // 2)}
+    per_character = (len(stream) - 1) / characters / math.log(2)
+    return {
+        "stories": len(texts),
+        "characters": characters,
+        "tokens": len(stream),
+        "perplexity": {stride: math.exp(loss) for stride, loss in losses.items()},
+        "bits_per_character": {stride: loss * per_character for stride, loss in losses.items()},
+    }
 
 
 def draw(history: list[dict], path: Path) -> None:

@@ -3,5 +3,3 @@
 from rdlib.models.gguf.file import GGUF, TensorInfo
 from rdlib.models.gguf.model import GGUFContainer, GGUFTensor
 from rdlib.models.gguf.types import TYPES, named_type
-
-__all__ = ["GGUF", "GGUFContainer", "GGUFTensor", "named_type", "TensorInfo", "TYPES"]

@@ -3,7 +3,8 @@
 A file is a header (magic, version, counts), pairs of keys and typed values, descriptions of tensors, and from the next
 multiple of ``general.alignment`` on the tensors themselves.  A model may be split into files ``…-00001-of-00003.gguf``.
 
-Source: ggml-org/ggml, docs/gguf.md, versions 2 and 3.
+References:
+    ggml-org/ggml, docs/gguf.md, versions 2 and 3.
 """
 
 import math
@@ -176,7 +177,7 @@ class GGUF:
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """Of the first file, which speaks for the model."""
+        """Of the first file, which describes the model."""
         return self.files[0].metadata
 
     @cached_property

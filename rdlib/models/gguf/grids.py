@@ -8,7 +8,8 @@
 The XXS and XS types write seven of eight signs: the number of −1 is even.  The grids g were found by a search, so that
 they are tables and not formulas; the package ``gguf`` holds them.
 
-Source: ggml-org/llama.cpp, ``ggml-quants.c`` and ``ggml-common.h``; the package gguf 0.19, ``gguf.quants``.
+References:
+    ggml-org/llama.cpp, ``ggml-quants.c`` and ``ggml-common.h``; the package gguf 0.19, ``gguf.quants``.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def grid(name: str) -> np.ndarray:
 
 @cache
 def shifted_grid(name: str) -> np.ndarray:
-    """G + ⅛, then g − ⅛."""
+    """g + ⅛, then g − ⅛."""
     return np.concatenate([grid(name) + DELTA, grid(name) - DELTA])
 
 

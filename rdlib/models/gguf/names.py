@@ -4,7 +4,9 @@ Llama files hold the rows of q and k of every head in another order: rotary embe
 llama.cpp, and row i with row i + d/2 in transformers.  Row 2i + j of a head of d rows is row i + j·d/2 of the model,
 j in {0, 1}.  Whoever forgets it compares each row with another one: an error of .05 becomes one of .25.
 
-Source: ggml-org/llama.cpp, ``convert_hf_to_gguf.py`` (``LlamaModel.permute``) and ``gguf-py/gguf/tensor_mapping.py``.
+References:
+    ggml-org/llama.cpp, ``convert_hf_to_gguf.py`` (``LlamaModel.permute``) and
+    ``gguf-py/gguf/tensor_mapping.py``.
 """
 
 import re

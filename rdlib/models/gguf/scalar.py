@@ -6,7 +6,8 @@
     Q3_K, Q6_K             ŵ = d·s·(q − z), stretches of 16
     TQ1_0, TQ2_0           ŵ = d·t, t in {−1, 0, 1}; five t a byte, or four
 
-Source: ggml-org/llama.cpp, ``ggml-quants.c``; the package gguf 0.19, ``gguf.quants``.
+References:
+    ggml-org/llama.cpp, ``ggml-quants.c``; the package gguf 0.19, ``gguf.quants``.
 """
 
 import numpy as np
@@ -18,37 +19,37 @@ INTEGERS = np.arange(256).astype(np.uint8).view(np.int8)  # what a byte is as a 
 
 
 def plain_scale(fields: Fields) -> np.ndarray:
-    """A = d."""
+    """a = d."""
     return fields["scale"].astype(np.float32)
 
 
 def negative_minimum(fields: Fields) -> np.ndarray:
-    """M of ŵ = d·q − m, where the file has the number that is added."""
+    """m of ŵ = d·q − m, where the file stores −m."""
     return -fields["minimum"].astype(np.float32)
 
 
 def scale_of_integers(fields: Fields) -> np.ndarray:
-    """A = d·s."""
+    """a = d·s."""
     return fields["super_scale"].astype(np.float32) * fields["scale"].astype(np.float32)
 
 
 def scale_less_32(fields: Fields) -> np.ndarray:
-    """A = d·(s − 32)."""
+    """a = d·(s − 32)."""
     return fields["super_scale"].astype(np.float32) * (fields["scale"].astype(np.float32) - np.float32(32))
 
 
 def scale_signed(fields: Fields) -> np.ndarray:
-    """A = d·s of bytes with a sign."""
+    """a = d·s, s a signed byte."""
     return fields["super_scale"].astype(np.float32) * INTEGERS[fields["scale"]].astype(np.float32)
 
 
 def minimum_of_integers(fields: Fields) -> np.ndarray:
-    """M = d'·s'."""
+    """m = d'·s'."""
     return fields["super_minimum"].astype(np.float32) * fields["minimum"].astype(np.float32)
 
 
 def _trits(fields: Fields) -> np.ndarray:
-    """T + 1 of bytes that hold five of them: byte/256 in base 3, the first digit of many bytes before the second."""
+    """t + 1, the five digits of byte/256 in base 3: the first ones of a run of bytes, then the second ones."""
     octets = fields["index"].astype(np.uint16)
     digits = [((octets * 3**k & 255) * 3 >> 8).astype(np.uint8) for k in range(5)]
     runs = [(0, 32, 5), (32, 48, 5), (48, 52, 4)]

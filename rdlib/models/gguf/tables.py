@@ -5,7 +5,8 @@
     MXFP4     ŵ = 2^(e − 128)·v[q], blocks of 32, v twice the values of FP4
     NVFP4     ŵ = s/2·v[q], stretches of 16, s in E4M3 without a sign
 
-Source: ggml-org/llama.cpp, ``ggml-common.h``; OCP Microscaling Formats 1.0; the package gguf 0.19, ``gguf.quants``.
+References:
+    ggml-org/llama.cpp, ``ggml-common.h``; OCP Microscaling Formats 1.0; the package gguf 0.19, ``gguf.quants``.
 """
 
 import numpy as np

@@ -29,13 +29,16 @@ class BlockFormat(Quantizer):
 
     bits: int = 4
     size: int = 32
-    bits_allowed: ClassVar[range] = range(4, 5)
     family: ClassVar[str]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size < 1:
             raise ValueError(f"A block holds at least 1 weight, not {self.size}.")
+
+    @property
+    def bits_allowed(self) -> range:
+        return range(type(self).bits, type(self).bits + 1)
 
     @property
     def method(self) -> str:

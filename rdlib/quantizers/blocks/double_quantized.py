@@ -26,7 +26,8 @@ class DoubleQuantized(Wrapper):
     Args:
         inner: a quantizer whose scales are floats.
 
-    Source: Dettmers, Pagnoni, Holtzman and Zettlemoyer 2023, arXiv:2305.14314, section 3.
+    References:
+        Dettmers, Pagnoni, Holtzman and Zettlemoyer 2023, arXiv:2305.14314, section 3.
     """
 
     @property
@@ -64,7 +65,8 @@ def dynamic_map() -> np.ndarray:
     Returns:
         float32 (256,), rising.
 
-    Source: Dettmers 2015, arXiv:1511.04561, as bitsandbytes' ``create_dynamic_map`` builds it.
+    References:
+        Dettmers 2015, arXiv:1511.04561, as bitsandbytes' ``create_dynamic_map`` builds it.
     """
     positive = [np.zeros(1, np.float32)]
     for decade in range(7):

@@ -3,7 +3,8 @@
 Ŵ equals that of the ``gguf`` package (its ``quants`` module) on the same weights, bit for bit; there a block never
 crosses the end of a row, here the last block of a row may be shorter.
 
-Source: ggml-org/llama.cpp, ``ggml-quants.c`` (``quantize_row_q4_0_ref`` and its neighbours), as ``gguf`` 0.19.
+References:
+    ggml-org/llama.cpp, ``ggml-quants.c`` (``quantize_row_q4_0_ref`` and its neighbours), as ``gguf`` 0.19.
 """
 
 from dataclasses import dataclass
@@ -65,8 +66,6 @@ class Q4_0(_SignedMaximum):
     Streams: ``index`` (q, 4 bits), ``scale`` (d, float16).
     """
 
-    bits: int = 4
-    bits_allowed: ClassVar[range] = range(4, 5)
     family: ClassVar[str] = "Q4_0"
 
 
@@ -78,7 +77,6 @@ class Q5_0(_SignedMaximum):
     """
 
     bits: int = 5
-    bits_allowed: ClassVar[range] = range(5, 6)
     family: ClassVar[str] = "Q5_0"
 
 
@@ -115,8 +113,6 @@ class Q4_1(_Range):
     Streams: ``index`` (q, 4 bits), ``scale`` (d, float16), ``minimum`` (m, float16).
     """
 
-    bits: int = 4
-    bits_allowed: ClassVar[range] = range(4, 5)
     family: ClassVar[str] = "Q4_1"
 
 
@@ -128,7 +124,6 @@ class Q5_1(_Range):
     """
 
     bits: int = 5
-    bits_allowed: ClassVar[range] = range(5, 6)
     family: ClassVar[str] = "Q5_1"
 
 
@@ -140,7 +135,6 @@ class Q8_0(_Gguf):
     """
 
     bits: int = 8
-    bits_allowed: ClassVar[range] = range(8, 9)
     family: ClassVar[str] = "Q8_0"
 
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:

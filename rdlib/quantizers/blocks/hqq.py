@@ -36,8 +36,9 @@ class HQQ(BlockFormat):
     Groups run along a row, and the last one of a row may be shorter.  Streams: ``index`` (q, b bits), ``scale``
     (s, float16), ``zero`` (z, float16): 32 / size bits a weight.
 
-    Source: Badri and Shaji 2023, Half-Quadratic Quantization of Large Machine Learning Models,
-    https://mobiusml.github.io/hqq_blog; the ``hqq`` package 0.2.8, ``axis=1``.
+    References:
+        Badri and Shaji 2023, Half-Quadratic Quantization of Large Machine Learning Models,
+        https://mobiusml.github.io/hqq_blog; the ``hqq`` package 0.2.8, ``axis=1``.
     """
 
     size: int = 64

@@ -27,7 +27,8 @@ class LLMInt8(Quantizer):
     Raises:
         ValueError: ``bits`` is not 8.  When encoding: 127·s does not fit float32.
 
-    Source: Dettmers, Lewis, Belkada and Zettlemoyer 2022, arXiv:2208.07339, section 2.
+    References:
+        Dettmers, Lewis, Belkada and Zettlemoyer 2022, arXiv:2208.07339, section 2.
     """
 
     bits: int = 8

@@ -10,7 +10,7 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.blocks.blocks import BlockFormat, block_peaks, reciprocal, table_indices, table_weights
-from rdlib.weights import as_float32
+from rdlib.weights import as_float32, ratio
 
 MAGNITUDES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)  # of E2M1, in the order of its bits
 TABLE = np.concatenate([-MAGNITUDES[::-1], MAGNITUDES])  # with both zeros of the format
@@ -36,8 +36,9 @@ class MXFP4(BlockFormat):
     A largest weight between 6 and 8 times 2^e is cut to 6.  Blocks run along a row, and the last one of a row may
     be shorter.  Streams: ``index`` (4 bits), ``scale`` (2^e, E8M0: 8 / size bits a weight).
 
-    Source: Open Compute Project, Microscaling Formats (MX) Specification 1.0 (2023), sections 5.3.3 and 6.3;
-    Rouhani et al. 2023, arXiv:2310.10537.
+    References:
+        Open Compute Project, Microscaling Formats (MX) Specification 1.0 (2023), sections 5.3.3 and 6.3;
+        Rouhani et al. 2023, arXiv:2310.10537.
     """
 
     family: ClassVar[str] = "MXFP4"
@@ -62,7 +63,8 @@ class NVFP4(BlockFormat):
     no less than 2⁻⁶.  Blocks run along a row, and the last one of a row may be shorter.  Weights below about 10⁻³⁵
     become zero.  Streams: ``index`` (4 bits), ``scale`` (s_g, E4M3: 8 / size bits a weight), ``tensor_scale`` (s).
 
-    Source: NVIDIA 2025, arXiv:2509.25149, section 2 and appendix C.
+    References:
+        NVIDIA 2025, arXiv:2509.25149, section 2 and appendix C.
     """
 
     size: int = 16
@@ -72,8 +74,7 @@ class NVFP4(BlockFormat):
         values = as_float32(W)
         largest = np.abs(block_peaks(values, self.size))
         tensor_scale = largest.max(initial=0, keepdims=True).reshape(1) / (LARGEST_E4M3 * LARGEST_E2M1)
-        relative = np.zeros_like(largest)
-        np.divide(largest / LARGEST_E2M1, tensor_scale, out=relative, where=tensor_scale > 0)
+        relative = ratio(largest / LARGEST_E2M1, tensor_scale)
         scale = Stream.floats(np.clip(relative, SMALLEST_E4M3, LARGEST_E4M3), "float8_e4m3fn")
         inverse = reciprocal(tensor_scale) / scale.array.astype(np.float32)
         streams = {

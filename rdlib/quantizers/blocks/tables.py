@@ -54,7 +54,8 @@ class NF4(_Table):
 
     Streams: ``index`` (4 bits), ``scale`` (s, the largest magnitude of a block, float32).
 
-    Source: Dettmers, Pagnoni, Holtzman and Zettlemoyer 2023, arXiv:2305.14314, appendix E.
+    References:
+        Dettmers, Pagnoni, Holtzman and Zettlemoyer 2023, arXiv:2305.14314, appendix E.
     """
 
     family: ClassVar[str] = "NF4"
@@ -75,7 +76,8 @@ class FP4(_Table):
     It spends 4 bits on 15 levels: there are two zeros.  Streams: ``index`` (4 bits), ``scale`` (s, the largest
     magnitude of a block, float32).
 
-    Source: bitsandbytes 0.50, ``functional.get_4bit_type``; arXiv:2305.14314, section 2.
+    References:
+        bitsandbytes 0.50, ``functional.get_4bit_type``; arXiv:2305.14314, section 2.
     """
 
     family: ClassVar[str] = "FP4"
@@ -92,7 +94,8 @@ class E2M1(_Table):
     exact, so that the difference is what their scales cost.  It spends 4 bits on 15 levels: there are two zeros.
     Streams: ``index`` (4 bits), ``scale`` (s, the largest magnitude of a block, float32).
 
-    Source: Open Compute Project, Microscaling Formats (MX) Specification 1.0 (2023), section 5.3.3.
+    References:
+        Open Compute Project, Microscaling Formats (MX) Specification 1.0 (2023), section 5.3.3.
     """
 
     family: ClassVar[str] = "E2M1"

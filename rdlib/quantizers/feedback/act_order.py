@@ -18,10 +18,11 @@ class ActOrder(Wrapper):
     powers, or no H, change nothing.  Groups are those of neighbours in the new order.  Streams: those of the inner
     code, and ``permutation`` (log₂(in) bits a column), because the decoder does not know H.
 
-    Source: the option ``--act-order`` of the authors' code for Frantar et al. 2022, arXiv:2210.17323.
-
     Args:
         inner: a quantizer with error feedback.
+
+    References:
+        Frantar et al. 2022, arXiv:2210.17323: the option ``--act-order`` of their code.
     """
 
     uses_H: ClassVar[bool] = True

@@ -4,8 +4,9 @@ With H = R·Rᵀ, R upper triangular, the error of a layer's output is tr(E H E�
 the errors of the columns 0 … j only; so when column j is rounded, what the columns before it did to it is known, and
 rounding (W + feedback)_j instead of W_j leaves R_jj times the rounding error and nothing else.
 
-Source: Frantar et al. 2022 (GPTQ), arXiv:2210.17323; as an LDL decomposition, Chee et al. 2023 (QuIP),
-arXiv:2307.13304; as the nearest-plane algorithm of Babai, Chen et al. 2025, arXiv:2507.18553.
+References:
+    Frantar et al. 2022 (GPTQ), arXiv:2210.17323; as an LDL decomposition, Chee et al. 2023 (QuIP),
+    arXiv:2307.13304; as the nearest-plane algorithm of Babai, Chen et al. 2025, arXiv:2507.18553.
 """
 
 from collections.abc import Callable

@@ -40,7 +40,8 @@ class GPTQ(Wrapper):
     Raises:
         ValueError: the inner quantizer has no evenly spaced levels, or the damping is negative.
 
-    Source: Frantar, Ashkboos, Hoefler and Alistarh 2022, arXiv:2210.17323, algorithm 1.
+    References:
+        Frantar, Ashkboos, Hoefler and Alistarh 2022, arXiv:2210.17323, algorithm 1.
     """
 
     damping: float = 0.01

@@ -31,8 +31,9 @@ class LDLQ(Wrapper):
         ValueError: the width is less than 1, the damping negative, or (by ``encode``) the inner quantizer
             writes some blocks with more bits than others: entropy coding, learned codebooks.
 
-    Source: Tseng et al. 2024 (QuIP#), arXiv:2402.04396, section 4.1 (block LDLQ); Tseng et al. 2024 (QTIP),
-    arXiv:2406.11235, with a trellis inside.
+    References:
+        Tseng et al. 2024 (QuIP#), arXiv:2402.04396, section 4.1 (block LDLQ); Tseng et al. 2024 (QTIP),
+        arXiv:2406.11235, with a trellis inside.
     """
 
     width: int = 16

@@ -26,8 +26,8 @@ class FeedbackTrellis(SuccessiveCancellation):
     The state allows either the even or the odd integers; which of them is taken, mod 4, leads to the next state.  So
     the indices cost as much as those of a grid twice as wide, and a path chooses among all integers.  p is that of a
     Gaussian of the column's power, so that columns of any rate are coded, down to those of zeros.  The path begins in
-    state 0, ends anywhere, and is told by the indices alone: z = 2m + (1 where odd), m coded with a table for the even
-    and one for the odd integers of each class of columns.
+    state 0, ends anywhere, and follows from the indices alone: z = 2m + (1 where odd), m coded with a table for
+    the even and one for the odd integers of each class of columns.
 
     For formula, streams and arguments, see :class:`SuccessiveCancellation`; here also ``counts`` (32 bits a context).
 
@@ -37,8 +37,9 @@ class FeedbackTrellis(SuccessiveCancellation):
     Raises:
         ValueError: there is no code of so many states here.
 
-    Source: entropy-coded trellis-coded quantization, Fischer and Wang 1992, doi:10.1109/18.119729, and Marcellin
-    1994, doi:10.1109/26.275315, in the place of rounding in Lifar et al. 2026 (WaterSIC), arXiv:2603.04956.
+    References:
+        Fischer and Wang 1992, doi:10.1109/18.119729, and Marcellin 1994, doi:10.1109/26.275315: entropy-coded
+        trellis-coded quantization; Lifar et al. 2026, arXiv:2603.04956: WaterSIC, which rounds instead.
     """
 
     states: int = 256
@@ -54,7 +55,8 @@ class FeedbackTrellis(SuccessiveCancellation):
         return f"trellis + feedback {self.states} states"
 
     def _round(self, x: np.ndarray) -> np.ndarray:
-        return _best_path(x, _prices(float(np.sqrt(np.mean(x**2)))), subsets_of(self.states))
+        deviation = np.sqrt(np.add.reduce(x * x) / len(x))  # np.mean takes as long as the search
+        return _best_path(x, _prices(float(deviation)), subsets_of(self.states))
 
     def _symbols(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return z >> 1, z & 1
@@ -71,9 +73,8 @@ class FeedbackTrellis(SuccessiveCancellation):
 
 def _prices(deviation: float) -> np.ndarray:
     """−λ·log₂ p of the integers 0 … FARTHEST among those of their parity, for a Gaussian: a cell is 2 wide."""
-    z = np.arange(FARTHEST + 1)
-    p = ndtr((z + 1) / (deviation or 1)) - ndtr((z - 1) / (deviation or 1))
-    return -TRADE * np.log2(np.maximum(p, SMALLEST))
+    below = ndtr(np.arange(-1, FARTHEST + 2) / (deviation or 1))  # the integers around them
+    return -TRADE * np.log2(np.maximum(below[2:] - below[:-2], SMALLEST))
 
 
 @njit(cache=True)

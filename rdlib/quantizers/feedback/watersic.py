@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.code.code import Code, Stream
-from rdlib.code.contexts import context_streams, unsorted
+from rdlib.code.contexts import classes_of, context_streams, unsorted
 from rdlib.histogram import entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer, quarters
 from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
@@ -121,8 +121,7 @@ class SuccessiveCancellation(Quantizer):
 
     def _classes(self, z: np.ndarray) -> np.ndarray:
         """Class of each column, from little to much spread of its indices."""
-        rank = np.argsort(np.argsort((z.astype(np.float64) ** 2).sum(axis=0), kind="stable"))
-        return rank * self.classes // max(len(rank), 1)
+        return classes_of((z.astype(np.float64) ** 2).sum(axis=0), self.classes)
 
     def _rate(self, z: np.ndarray) -> float:
         """Entropy of the symbols given their contexts, bits a weight."""
@@ -172,9 +171,10 @@ class WaterSIC(SuccessiveCancellation):
     With H = I every column has the same spacing.  For formula, streams and arguments, see
     :class:`SuccessiveCancellation`.
 
-    Source: Lifar, Savkin, Ordentlich and Polyanskiy 2026, arXiv:2603.04956.  There the scales of rows and columns
-    have 16 bits each; here a column has a spacing on a logarithmic scale and a shrinkage, some 12 bits together,
-    and a row none.
+    References:
+        Lifar, Savkin, Ordentlich and Polyanskiy 2026, arXiv:2603.04956. There the scales of rows and columns
+        have 16 bits each; here a column has a spacing on a logarithmic scale and a shrinkage, some 12 bits
+        together, and a row none.
     """
 
     @property

@@ -21,10 +21,11 @@ class LatticeBall(PublicCodebook):
 
     Args:
         bits: nominal rate b, a multiple of 1/d; there are at most 65,536 codewords.
-        lattice: its points stand for runs of as many weights as it has dimensions.
+        lattice: of d dimensions, for runs of d weights.
 
-    Source: Conway and Sloane, A fast encoding method for lattice codes and quantizers, IEEE Trans. Inf. Theory 29
-    (1983), doi:10.1109/TIT.1983.1056761, who shift their codebooks alike.
+    References:
+        Conway and Sloane, A fast encoding method for lattice codes and quantizers, IEEE Trans. Inf. Theory 29
+        (1983), doi:10.1109/TIT.1983.1056761, who shift their codebooks alike.
     """
 
     lattice: Lattice

@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # of ln Δ: about as many bits
 class LatticeCoded(Quantizer):
     """ŵ = s·λ, λ the lattice point nearest to a run of d weights over Δ, with the Δ at which it costs the bits.
 
-    A point λ = 2z + c is told by its coset c, one of a few binary words, at a fixed length, and by the integers
+    A point λ = 2z + c is written as its coset c, one of a few binary words, at a fixed length, and the integers
     z, entropy-coded with one table for each remainder c_i (and each stretch of an axis).  The rate is that of
     both.  s = Σ w·λ / Σ λ² is the regression of the weights on their points, a little less than Δ: that brings a
     Gaussian's points to the means of their cells, and then at high rate D·4^R = 2πe·G·σ², where G is the normalised
@@ -35,11 +35,12 @@ class LatticeCoded(Quantizer):
 
     Args:
         bits: nominal rate.
-        lattice: its points stand for runs of as many weights as it has dimensions.
+        lattice: of d dimensions, for runs of d weights.
 
-    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, 3rd edition (1999), chapters 2 and 5; Zamir and
-    Feder, Information rates of pre/post-filtered dithered quantizers, IEEE Trans. Inf. Theory 42 (1996),
-    doi:10.1109/18.532876, for the regression.
+    References:
+        Conway and Sloane, Sphere Packings, Lattices and Groups, 3rd edition (1999), chapters 2 and 5; Zamir and
+        Feder, Information rates of pre/post-filtered dithered quantizers, IEEE Trans. Inf. Theory 42 (1996),
+        doi:10.1109/18.532876, for the regression.
     """
 
     bits: float
@@ -116,7 +117,7 @@ def step_of_rate(runs: np.ndarray, lattice: Lattice, bits: float, weights: int) 
         runs: weights, (…, d), and zeros that fill up rows.
         lattice: of dimension d.
         bits: a weight.
-        weights: how many the runs hold without the zeros.
+        weights: how many the runs contain without the zeros.
     """
     largest = float(np.abs(runs).max(initial=0))
     if not largest:

@@ -27,8 +27,9 @@ class E8P(PublicCodebook):
     ``index``, ``scale`` (s, float32).  Runs go along a row, and zeros fill up the last of each: it costs as much as
     a whole one.
 
-    Source: Tseng, Chee, Sun, Kuleshov and De Sa 2024, QuIP#, arXiv:2402.04396, section 4; the rows that pad the
-    table, and the layout of the index, are those of its code.
+    References:
+        Tseng, Chee, Sun, Kuleshov and De Sa 2024, QuIP#, arXiv:2402.04396, section 4; the rows that pad the
+        table, and the layout of the index, are those of its code.
     """
 
     bits: int = 2

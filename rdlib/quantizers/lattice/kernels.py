@@ -4,8 +4,9 @@ All three are of Construction A: a point has integer coordinates x whose remaind
 binary code.  To find the nearest is to decode that code with soft decisions: every coordinate says how much it
 would cost to have the other remainder.  Between points that are equally near, either may be returned.
 
-Source: Conway and Sloane, Fast quantizing and decoding algorithms for lattice quantizers and codes, IEEE Trans.
-Inf. Theory 28 (1982), doi:10.1109/TIT.1982.1056484.
+References:
+    Conway and Sloane, Fast quantizing and decoding algorithms for lattice quantizers and codes, IEEE Trans.
+    Inf. Theory 28 (1982), doi:10.1109/TIT.1982.1056484.
 """
 
 import numpy as np

@@ -27,7 +27,8 @@ class Lattice:
         stretch: a.
         decoder: from points, float64 (n, d), to the x of the nearest lattice points, int32 (n, d).
 
-    Source: Conway and Sloane, Sphere Packings, Lattices and Groups, 3rd edition (1999), chapters 4, 5 and 7.
+    References:
+        Conway and Sloane, Sphere Packings, Lattices and Groups, 3rd edition (1999), chapters 4, 5 and 7.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Lattice:
 
     @property
     def dimension(self) -> int:
-        """The dimension d: how many weights a point stands for."""
+        """The dimension d: how many weights a point codes."""
         return len(self.stretch)
 
     @cached_property

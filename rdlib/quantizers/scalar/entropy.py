@@ -15,6 +15,7 @@ from rdlib.code.code import Code, Stream, frequency_table
 from rdlib.histogram import Histogram, entropy_of
 from rdlib.quantizers.base import quarters
 from rdlib.quantizers.scalar.level_table import Index, LevelTable, level_streams, levels_of
+from rdlib.weights import ratio
 
 LARGEST_ALPHABET = 1 << 20
 
@@ -25,7 +26,8 @@ class EcsqMidpoint(LevelTable):
 
     Streams: ``table`` (a byte a symbol), ``index`` (entropy-coded k − first), ``step`` (Δ), ``first`` (lowest k).
 
-    Source: Gish and Pierce 1968, doi:10.1109/TIT.1968.1054193: at high rate this is 0.2546 bit from R(D).
+    References:
+        Gish and Pierce 1968, doi:10.1109/TIT.1968.1054193: at high rate this is 0.2546 bit from R(D).
     """
 
     bits: float
@@ -77,7 +79,7 @@ class EcsqCentroid(EcsqMidpoint):
         size = int(index[-1]) + 1 if len(index) else 1
         counts = np.bincount(index, histogram.counts, size)
         sums = np.bincount(index, histogram.counts * histogram.values.astype(np.float64), size)
-        centroids = np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
+        centroids = ratio(sums, counts)
         inside = np.clip(centroids / (step or 1) - (first + np.arange(size)), -0.5, 0.5)
         return {"offset": Stream.fixed(np.rint(254 * inside[counts > 0]) + 127, 255)}
 
@@ -96,7 +98,8 @@ class EcsqOptimal(LevelTable):
     frequency, until nothing moves.  Streams: ``table``, ``index`` (entropy-coded), ``levels`` and ``scale`` as
     of :class:`rdlib.quantizers.LloydMax`.
 
-    Source: Chou, Lookabaugh and Gray 1989, doi:10.1109/29.17498.
+    References:
+        Chou, Lookabaugh and Gray 1989, doi:10.1109/29.17498.
     """
 
     bits: float

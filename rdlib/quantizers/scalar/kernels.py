@@ -102,7 +102,7 @@ def fit_ranges(
     sigmas: float,
     search: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest level of every group; an asymmetric range holds zero.
+    """Lowest and highest level of every group; an asymmetric range includes zero.
 
     Args:
         rows: float32 (rows, columns).

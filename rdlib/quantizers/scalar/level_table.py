@@ -19,7 +19,7 @@ class LevelTable(Quantizer):
     """A scalar quantizer that is designed on the histogram and gives equal weights equal symbols.
 
     The code of a tensor therefore follows from the code of its K distinct values, a matrix (1, K), and from how
-    often each value occurs: a few thousand numbers stand for millions.
+    often each value occurs: a few thousand numbers instead of millions.
     """
 
     granularity: Granularity = PerTensor()

@@ -17,7 +17,8 @@ class LloydMax(LevelTable):
     Streams: ``index`` (b bits), ``levels`` (t, 2^b float16), ``scale`` (s, the largest weight, float32).  The
     rounding of the levels to float16 is part of the distortion.
 
-    Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Max 1960, doi:10.1109/TIT.1960.1057548.
+    References:
+        Lloyd 1982, doi:10.1109/TIT.1982.1056489; Max 1960, doi:10.1109/TIT.1960.1057548.
     """
 
     bits: int

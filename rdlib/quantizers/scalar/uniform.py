@@ -110,7 +110,7 @@ class UniformMidTread(Uniform):
 class UniformAsymmetric(_Uniform):
     """ŵ = s·(q − z)/(2^b − 1): levels over [min, max] with an integer zero point z, as GPTQ and AWQ store them.
 
-    The range is widened to hold zero, which is then a level.  Streams: ``index`` (b bits), ``scale``
+    The range is widened to include zero, which is then a level.  Streams: ``index`` (b bits), ``scale``
     (s = max − min), ``zero`` (z, b bits).
     """
 
@@ -137,6 +137,6 @@ class UniformAsymmetric(_Uniform):
 
 
 def _of_rows(stream: Stream, values: np.ndarray) -> np.ndarray:
-    """What is sent of each group, float32 (out, groups), also where one row stands for all."""
+    """What is sent of each group, float32 (out, groups), also if all rows share one."""
     array = stream.array.astype(np.float32)
     return np.broadcast_to(array, (len(values), array.shape[1])).copy()  # one layout, compiled once

@@ -16,14 +16,15 @@ STEPS = 20  # of the search over the exponent, as in the authors' code
 class AWQ(Wrapper):
     """Ŵ = Q(W·diag(s))·diag(s)⁻¹ with s_j = H_jj^(a/2), a one of 0, 1/20, … 1: that of the least output error.
 
-    √H_jj, the root mean square of input j, stands for the mean magnitude of the paper; a = 0 is the inner quantizer,
+    √H_jj, the root mean square of input j, replaces the mean magnitude of the paper; a = 0 is the inner quantizer,
     and without H it is the choice.  The scales are *paid for*: the stream ``channel_scale`` has 16 bits a column.
     (A deployment may fold them into the layer before, where there is one, and save 16 / out bits a weight.)
 
     Args:
         inner: the quantizer of the scaled weights; it sees diag(s)⁻¹·H·diag(s)⁻¹.
 
-    Source: Lin et al. 2023, arXiv:2306.00978, equations 4 and 5.
+    References:
+        Lin et al. 2023, arXiv:2306.00978, equations 4 and 5.
     """
 
     uses_H: ClassVar[bool] = True

@@ -18,14 +18,15 @@ class Rotated(Wrapper):
     The inner quantizer sees U·W·V, and Vᵀ·H·V, so that errors are weighed as before.  Streams: those of the
     inner code, and ``seed`` (32 bits), from which the decoder draws the signs.
 
-    Source: incoherence processing, Tseng et al. 2024 (QuIP#), arXiv:2402.04396.
-
     Args:
         inner: the quantizer of the rotated weights.
         seed: of the signs.
 
     Raises:
         ValueError: the seed is not in 0 … 2³² − 1.
+
+    References:
+        Tseng et al. 2024 (QuIP#), arXiv:2402.04396: incoherence processing.
     """
 
     seed: int = 0

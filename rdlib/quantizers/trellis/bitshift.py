@@ -28,14 +28,15 @@ class BitshiftTrellis(Quantizer):
     the first weight of a sequence holds the bits of the last ones.  Streams: ``index`` (b bits a weight),
     ``scale`` (s, float32).
 
-    Source: Tseng et al. 2024 (QTIP), arXiv:2406.11235; of the code, :func:`gaussian_code`.
-
     Args:
         bits: nominal rate, new bits of a step.
         register: L, its length in bits; the search costs 2^L operations a weight.
 
     Raises:
         ValueError: the register is shorter than two steps or longer than 16 bits.
+
+    References:
+        Tseng et al. 2024 (QTIP), arXiv:2406.11235; of the code, :func:`gaussian_code`.
     """
 
     bits: int

@@ -19,7 +19,7 @@ from rdlib.quantizers.base import Quantizer, quarters
 from rdlib.quantizers.scalar.entropy import LARGEST_ALPHABET
 from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
-from rdlib.weights import as_float32, unit_power, with_room
+from rdlib.weights import as_float32, ratio, unit_power, with_room
 
 # Parity checks h⁰, h¹ in octal by number of states: Ungerboeck 1982, doi:10.1109/TIT.1982.1056454, table I.
 PARITY_CHECKS = {
@@ -94,7 +94,8 @@ class TrellisCoded(_Ungerboeck):
     Streams: ``index`` (b bits: the path bit and the place in the subset), ``levels`` (t, float16 in units of the
     largest weight), ``scale`` (s, float32).
 
-    Source: Marcellin and Fischer 1990, doi:10.1109/26.46532.
+    References:
+        Marcellin and Fischer 1990, doi:10.1109/26.46532.
     """
 
     bits_allowed: ClassVar[range] = range(1, 8)
@@ -106,7 +107,7 @@ class TrellisCoded(_Ungerboeck):
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         scale = np.float32(np.abs(values).max(initial=0))
-        x = sequences(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0), self.register)
+        x = sequences(ratio(values, scale), self.register)
         levels = Stream.floats(self._design(x))
         registers, place = self._search(x, levels.array.astype(np.float32))
         path = registers >> (self.register - 1)
@@ -159,7 +160,8 @@ class EntropyCodedTrellis(_Ungerboeck):
     ``index`` (k, sorted by subset), ``first`` (lowest k), ``offset`` (in Δ / 63.5, a byte for each symbol that
     occurs in a subset), ``step`` (Δ).
 
-    Source: Fischer and Wang 1992, doi:10.1109/18.119729; Marcellin 1994, doi:10.1109/26.275315.
+    References:
+        Fischer and Wang 1992, doi:10.1109/18.119729; Marcellin 1994, doi:10.1109/26.275315.
     """
 
     bits_allowed: ClassVar[tuple[float, ...]] = quarters(2, 8)
@@ -180,7 +182,7 @@ class EntropyCodedTrellis(_Ungerboeck):
         residual = (x / step - (SUBSETS * cells + subset)).ravel()
         counts = np.bincount(symbol.ravel(), minlength=SUBSETS * size)
         sums = np.bincount(symbol.ravel(), residual, SUBSETS * size)
-        offset = np.divide(sums, counts, out=np.zeros(SUBSETS * size), where=counts > 0)
+        offset = ratio(sums, counts)
         streams = {
             "path": Stream.fixed(registers >> (self.register - 1), 2),
             **context_streams(cells - first, subset, size, SUBSETS),

@@ -8,7 +8,8 @@ the innermost loop runs over the sequences so that these are vector instructions
 Samples come as x (steps, subsets, lanes): register r is compared with the sample's column ``subset[r]``, at the
 squared distance (x − code[r])².
 
-Source: Viterbi 1967, doi:10.1109/TIT.1967.1054010; Marcellin & Fischer 1990, doi:10.1109/26.46532.
+References:
+    Viterbi 1967, doi:10.1109/TIT.1967.1054010; Marcellin & Fischer 1990, doi:10.1109/26.46532.
 """
 
 import numpy as np
@@ -163,7 +164,8 @@ def tail_biting_paths(x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: in
     A first search around the seam, ``window`` steps to either side, finds the state there; a second one, from
     that state to that state, finds the path.  See :func:`best_paths` for the other arguments.
 
-    Source: of the two passes, Tseng et al. 2024 (QTIP), arXiv:2406.11235.
+    References:
+        Tseng et al. 2024 (QTIP), arXiv:2406.11235: the two passes.
     """
     if not len(x):
         return np.zeros(x.shape[:2], np.int32)

@@ -6,8 +6,9 @@ squared distance is at least that of the coordinates so far plus (|rest of the p
 of the branch has a longer rest than its reach: the triangle inequality.  Where few values occur on each axis, as in
 a lattice, few branches are looked at: about forty for the 65,536 points of E8 that are nearest to a centre.
 
-Source: Schnorr and Euchner, Lattice basis reduction: improved practical algorithms and solving subset sum problems,
-Mathematical Programming 66 (1994), doi:10.1007/BF01581144, for the order of the search.
+References:
+    Schnorr and Euchner, Lattice basis reduction: improved practical algorithms and solving subset sum problems,
+    Mathematical Programming 66 (1994), doi:10.1007/BF01581144, for the order of the search.
 """
 
 from dataclasses import dataclass

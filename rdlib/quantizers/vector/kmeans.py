@@ -21,11 +21,12 @@ def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
     The first stage begins at random vectors, several times where that is cheap, and the best goes on, on ever
     larger samples.  A codebook has no more entries than there are different vectors.
 
-    Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; faiss: Douze et al. 2024, arXiv:2401.08281.
-
     Args:
         vectors: float32 (n, d).
         entries: wanted of the codebook.
+
+    References:
+        Lloyd 1982, doi:10.1109/TIT.1982.1056489; faiss: Douze et al. 2024, arXiv:2401.08281.
     """
     order = np.random.default_rng(0).permutation(len(vectors))
     found = None

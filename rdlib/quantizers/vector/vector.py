@@ -13,7 +13,7 @@ from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.vector.kmeans import centroids, nearest
 from rdlib.quantizers.vector.runs import as_runs, from_runs
-from rdlib.weights import as_float32, with_room
+from rdlib.weights import as_float32, ratio, with_room
 
 INDEX_BITS = 16  # at most: a codebook of 65,536 entries
 LONGEST = 16  # weights of a run
@@ -85,7 +85,8 @@ class VectorQuantizer(_Codebooks):
 
     Streams: ``index`` (R·d bits a run), ``codebook`` (float16), ``scale`` (s, the largest weight, float32).
 
-    Source: Linde, Buzo and Gray 1980, doi:10.1109/TCOM.1980.1094577.
+    References:
+        Linde, Buzo and Gray 1980, doi:10.1109/TCOM.1980.1094577.
     """
 
     @property
@@ -135,7 +136,8 @@ class ProductQuantizer(_Codebooks):
     The vectors are whole rows, so that each codebook is trained on and paid for by as many vectors as W has
     rows.  Streams as of :class:`VectorQuantizer`.
 
-    Source: Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57.
+    References:
+        Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57.
     """
 
     @property
@@ -153,8 +155,6 @@ class ResidualQuantizer(Quantizer):
     M codebooks of 2^(R·d/M) entries do the work of one of 2^(R·d), not as well, but for far fewer bits of
     codebook.  Streams as of :class:`VectorQuantizer`, ``index`` (out, runs of a row, M).
 
-    Source: Juang and Gray 1982, doi:10.1109/ICASSP.1982.1171604.
-
     Args:
         bits: nominal rate R, a multiple of M/d.
         dimension: d, weights of a run.
@@ -162,6 +162,9 @@ class ResidualQuantizer(Quantizer):
 
     Raises:
         ValueError: there is less than one stage, or a run does not hold 1 to 16 weights.
+
+    References:
+        Juang and Gray 1982, doi:10.1109/ICASSP.1982.1171604.
     """
 
     bits: float
@@ -218,5 +221,4 @@ class ResidualQuantizer(Quantizer):
 def _normalised(values: np.ndarray, dimension: int) -> tuple[np.ndarray, np.float32]:
     """Runs of weights in units of the largest, float32 (out, runs, d), and that largest."""
     scale = np.float32(np.abs(values).max(initial=0))
-    unit = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)
-    return as_runs(unit, dimension).astype(np.float32), scale
+    return as_runs(ratio(values, scale), dimension).astype(np.float32), scale

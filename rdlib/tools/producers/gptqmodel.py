@@ -27,7 +27,7 @@ def quantize(model: Path, folder: Path, options: dict) -> None:
     windows = torch.from_numpy(token_windows() if model == MODEL else byte_windows())
     config = QuantizeConfig(**options, offload_to_disk=False)  # else a random path gets into config.json
     samples = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in windows]
-    with TemporaryDirectory() as elsewhere:  # the package writes logs where it stands
+    with TemporaryDirectory() as elsewhere:  # the package writes logs into the current folder
         target = folder.absolute()
         with chdir(elsewhere):
             llama = GPTQModel.load(str(model), config, dtype=torch.float16, device="cpu")

@@ -60,7 +60,7 @@ def sha256(data: bytes) -> str:
 
 
 def layers(tensors: dict[str, torch.Tensor], mark: str = "qweight") -> dict[str, dict[str, torch.Tensor]]:
-    """The tensors of each quantized layer, by the name of the weight that they stand for."""
+    """The tensors of each quantized layer, by the name of the weight that they code."""
     stems = [name.removesuffix(f".{mark}") for name in tensors if name.endswith(f".{mark}")]
     return {
         f"{stem}.weight": {
