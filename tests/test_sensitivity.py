@@ -186,23 +186,3 @@ def test_a_network_that_accelerate_fetches_from_disk_is_replayed(tmp_path):
     for name in NAMES[::3]:
         new = noisy(alone, name)
         assert_same(replay.compare(new), expected.compare(new))
-
-
-# Work
-
-
-def test_work_is_the_share_of_multiplications(monkeypatch):
-    """Counted by hand, where comparing costs nothing."""
-    monkeypatch.setattr(rdlib.functional.sensitivity, "COMPARING", 0)
-    network = tiny()
-    replay = Replay(network, Reference(network, random_windows()))
-    attention, mlp, mixing, head = 16 * 16 * 2 + 16 * 8 * 2, 3 * 16 * 24, 2 * 12 * 16, 16 * 50
-    layer = attention + mlp + mixing
-    whole = 3 * layer + head
-    assert replay.work(NAMES) == replay.work(REST[:1]) == 1
-    assert replay.work(NAMES[7:8]) == pytest.approx((2 * layer + head) / whole)
-    assert replay.work(NAMES[10:11]) == pytest.approx((16 * 16 + mlp + layer + head) / whole)
-    assert replay.work(NAMES[11:12]) == pytest.approx((2 * 16 * 24 + layer + head) / whole)
-    assert replay.work(NAMES[13:14]) == pytest.approx((16 * 24 + layer + head) / whole)
-    assert replay.work(NAMES[13:15]) == pytest.approx((2 * layer + head) / whole)
-    assert replay.work(["model.norm.weight"]) == replay.work([]) == pytest.approx(head / whole)

@@ -18,10 +18,8 @@ from rdlib.functional.divergence import IN_MEMORY, Functional, Reference, alloca
 from rdlib.network.network import input_device, replaced
 from rdlib.network.windows import Windows
 
-COMPARING = 256  # multiplications in the time of comparing one logit, on a CPU: only for progress bars
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 LATE = re.compile(r"model\.layers\.\d+\.(?:self_attn\.(o)|mlp\.(gate|up|down))_proj\.weight")
-AGAIN = {"o": ("o", "gate", "up", "down"), "gate": ("gate", "down"), "up": ("up", "down"), "down": ("down",)}
 
 
 class Replay:
@@ -53,20 +51,6 @@ class Replay:
         kept = self._keep(start) if late else None  # before anything is replaced
         with replaced(self.network, tensors):
             return compare_logits(self._forward(start, late, kept), self.reference)
-
-    def work(self, names: Collection[str]) -> float:
-        """What :meth:`compare` costs with these tensors changed, as a share of a run of the whole network.
-
-        By the number of multiplications: for the progress bar of a long loop.
-        """
-        layers, windows = self.network.model.layers, self.reference.windows
-        start, late = _first_change(names, len(layers))
-        whole = _cost(layers[0], windows.length)
-        head = (self.network.lm_head.in_features + COMPARING) * self.network.lm_head.out_features
-        head *= windows.stride / windows.length
-        parts = sum(_linear(layers[0])[group].weight.numel() for group in AGAIN[late]) if late else whole
-        rest = max(len(layers) - start - 1, 0) * whole + (parts if start < len(layers) else 0)
-        return min((rest + head) / (len(layers) * whole + head), 1.0)
 
     @torch.inference_mode()
     def _forward(self, start: int, late: str | None, kept: list[dict] | None) -> Iterator[torch.Tensor]:
@@ -109,19 +93,6 @@ def _first_change(names: Collection[str], layers: int) -> tuple[int, str | None]
     start = min(places, default=layers)
     match = LATE.fullmatch(next(iter(names))) if len(names) == 1 and start < layers else None
     return start, (match[1] or match[2]) if match else None
-
-
-def _linear(layer: nn.Module) -> dict[str, nn.Linear]:
-    """The seven linear modules of a layer by their group."""
-    attention, mlp = layer.self_attn, layer.mlp
-    found = {group: getattr(attention, f"{group}_proj") for group in ("q", "k", "v", "o")}
-    return found | {group: getattr(mlp, f"{group}_proj") for group in ("gate", "up", "down")}
-
-
-def _cost(layer: nn.Module, length: int) -> int:
-    """Multiplications of a layer for one token: of its matrices, and of attention with itself."""
-    linear = _linear(layer)
-    return sum(module.weight.numel() for module in linear.values()) + 2 * length * linear["o"].in_features
 
 
 def _resume(layer: nn.Module, group: str, kept: Mapping[str, torch.Tensor]) -> torch.Tensor:
