@@ -145,7 +145,7 @@ def lloyd_max(histogram: Histogram, levels: int) -> np.ndarray:
 
 
 def lloyd_max_curve(histogram: Histogram, sizes: list[int]) -> dict[int, np.ndarray]:
-    """:func:`lloyd_max` for several numbers of levels, from one run of the dynamic programme."""
+    """:func:`lloyd_max` for several numbers of levels, by number, from one run of the dynamic programme."""
     cells, prefix = _sorted_cells(histogram)
     largest = min(max(sizes), len(cells))
     if largest == 0:

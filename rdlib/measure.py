@@ -67,7 +67,17 @@ def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) ->
 
 
 def measure_code(W: np.ndarray, quantizer: Quantizer, code: Code, H: np.ndarray | None = None) -> Point:
-    """:func:`measure` where the code is already there; besides W and Ŵ, memory for ``BLOCK`` weights is enough."""
+    """:func:`measure` of a code that exists; besides W and Ŵ it takes memory for ``BLOCK`` weights.
+
+    Args:
+        W: (out, in), float16, bfloat16 or float32.
+        quantizer: what decodes the code.
+        code: of W.
+        H: E[x xᵀ] of the layer's inputs, (in, in).
+
+    Raises:
+        ValueError: as of :func:`measure`; or the quantizer cannot decode the code.
+    """
     return Point(
         method=quantizer.method,
         bits=quantizer.bits,
@@ -186,7 +196,7 @@ def curve(
 
 
 def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:
-    """One row a point; ``labels`` are further columns, the same in every row, put first."""
+    """One row a point with the fields of :class:`Point`; ``labels`` are constant columns before them."""
     frame = pd.DataFrame([asdict(point) for point in points])
     for place, (name, value) in enumerate(labels.items()):
         frame.insert(place, name, value)
@@ -194,7 +204,11 @@ def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:
 
 
 def sqnr_db(mse: float, power: float) -> float:
-    """Signal to quantization-noise ratio 10·log₁₀(P/D) in dB, P = mean w²; infinite where D = 0."""
+    """Signal to quantization-noise ratio 10·log₁₀(P/D) in dB, P = mean w²; infinite where D = 0.
+
+    >>> sqnr_db(0.01, 1.0)
+    20.0
+    """
     return float("inf") if mse == 0 else float(10 * np.log10(power / mse))
 
 
@@ -245,7 +259,15 @@ def _rate_over_log_distortion(points: pd.DataFrame) -> PchipInterpolator:
 def rate_at(rates: Iterable[float], distortions: Iterable[float], target: float) -> float:
     """The rate at which a measured curve first comes down to a target distortion, in bits per weight.
 
-    Between two measured points log D is taken as linear in R, which high-resolution theory says it is.
+    Between two measured points log D is taken as linear in R, as high-resolution theory says.
+
+    >>> rate_at([2, 4], [0.4, 0.025], 0.1)
+    3.0
+
+    Args:
+        rates: of the points, (n,), in any order.
+        distortions: of the points, (n,).
+        target: D, in the same unit.
 
     Returns:
         NaN where the curve does not cover the target: nothing is extrapolated.

@@ -123,8 +123,9 @@ def unit_power(values: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, and 0 where b is 0: in the type and shape of ``a``."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+    """a / b, and 0 where b is 0: of the shape of ``a``, and of its type where that is a float, else float64."""
+    out = np.zeros(a.shape, np.result_type(a, np.float16))
+    return np.divide(a, b, out=out, where=b != 0)
 
 
 def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from rdlib.__main__ import main
 from rdlib.files import sha256
@@ -131,6 +131,15 @@ def test_what_it_took(finished):
     effort = json.loads((finished / "build/demo/effort.json").read_text())
     assert list(effort) == ["01_one", "02_two"]
     assert all(took["seconds"] > 0 and 0.02 < took["gigabytes"] < 4 for took in effort.values())
+
+
+def test_what_a_cell_prints_is_one_piece():
+    """A busy machine hands it over in several, and progress bars come between them."""
+    pieces = [("stdout", "a\n"), ("stderr", "50 %"), ("stdout", "b\n"), ("stdout", "c\n")]
+    outputs = [new_output("stream", name=name, text=text) for name, text in pieces]
+    cell = new_code_cell(outputs=[*outputs[:3], new_output("display_data"), *outputs[3:]])
+    tidied = notebook.tidy(new_notebook(cells=[cell])).cells[0].outputs
+    assert [output.get("text") for output in tidied] == ["a\nb\n", None, "c\n"]
 
 
 def test_warnings_are_shown(project, capfd):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 from scipy import integrate, optimize, stats
 
-from rdlib import histogram, theory
+from rdlib import histogram, measure, theory
 from rdlib.code import ans
 from rdlib.theory import blahut, gaussian
 from rdlib.theory.blahut import blahut_arimoto
@@ -74,7 +74,9 @@ def cells(source, width, reach):
 
 
 @pytest.mark.parametrize(
-    "module", [gaussian, sys.modules["rdlib.theory.water_filling"], histogram, ans], ids=lambda m: m.__name__
+    "module",
+    [gaussian, sys.modules["rdlib.theory.water_filling"], histogram, measure, ans],
+    ids=lambda m: m.__name__,
 )
 def test_examples_in_docstrings(module):
     found = doctest.testmod(module)

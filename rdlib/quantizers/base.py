@@ -102,5 +102,7 @@ def with_mean(code: Code, mean: np.float32) -> Code:
         ValueError: an inner quantizer took away a mean of its own.
     """
     if "mean" in code.streams:
-        raise ValueError("Both a wrapper and the quantizer in it write a stream 'mean': center W yourself.")
+        raise ValueError(
+            "Both a wrapper and the quantizer inside it write a stream 'mean': subtract the mean of W first."
+        )
     return Code(code.shape, {**code.streams, "mean": Stream.floats([mean], "float32")}) if mean else code
