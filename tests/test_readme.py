@@ -12,6 +12,7 @@ from rdlib import quantizers
 from rdlib.models.gguf import TYPES
 from rdlib.models.gguf.floats import FloatType
 from rdlib.network.architecture import LLAMA_SHAPED
+from rdlib.runs.kept import kept_table
 from rdlib.runs.notebook import figures
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,16 @@ CLAIMS = {
 }
 
 
+# Each row of the table of two models: what 02 and 04 print of the small one, and the points of the real one.
+COMPARED = {
+    "uniform rounding": ("02_scalar_rd", "uniform tensor", 4, "gap_bits"),
+    "Lloyd–Max": ("02_scalar_rd", "Lloyd–Max tensor", 4, "gap_bits"),
+    "rounding in groups": ("02_scalar_rd", "asymmetric opt. clip g128", 4, "gap_bits"),
+    "GPTQ": ("04_sota", "GPTQ asymmetric g128", 3, "output_gap"),
+    "entropy-coded rounding": ("04_sota", "ECSQ centroid tensor", 3, "output_gap"),
+}
+
+
 def notebook(name: str) -> nbformat.NotebookNode:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
 
@@ -59,6 +70,21 @@ def test_first_screen_is_what_the_notebooks_print(claim):
     number = float(re.search(where, printed(name))[1])
     assert claim in " ".join(README.split())
     assert f"{number:.{len(said.partition('.')[2])}f}" == said
+
+
+@pytest.mark.parametrize("row", COMPARED)
+def test_two_models_are_what_their_runs_found(row):
+    name, method, bits, gap = COMPARED[row]
+    found = re.search(rf"(?m)^\| {re.escape(row)}.*\| (\d\.\d\d) \| (\d\.\d\d) \|$", README)
+    table = kept_table("smollm2-135m", name)
+    table = table[(table.method == method) & (table.bits == bits)]
+    if name == "02_scalar_rd":
+        table, line = table[table.group == "down"].assign(weights=1), rf"{method} +4\.\S+ .* (\S+)"
+    else:
+        line = rf"{method} +{bits} .* (\S+)"
+    small = re.search(rf"(?m)^ *{line}$", printed(name))[1]
+    real = (table[gap] * table.weights).sum() / table.weights.sum()
+    assert found.groups() == (f"{float(small):.2f}", f"{real:.2f}")
 
 
 def test_every_number_on_the_first_screen_is_a_claim():
