@@ -55,7 +55,9 @@ def bias_of_limits(inputs: int, tokens: int) -> str:
     """  # noqa: E501
     low = -sample_size_bias(inputs, tokens)
     if not np.isfinite(low):
-        return f"H from {tokens:,} tokens, fewer than the {inputs:,} inputs of the widest layer: it has no limit"
+        return (
+            f"H from {tokens:,} tokens, fewer than the {inputs:,} inputs of the widest layer: it has no limit"
+        )
     return (
         f"H from {tokens:,} tokens, {tokens / inputs:.0f} for each of the {inputs:,} inputs of the widest "
         f"layer: a limit from it is too low by {low:.2f} bit, and by more since tokens depend on each other"
