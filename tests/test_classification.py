@@ -517,7 +517,7 @@ def test_layers_that_were_left_alone_are_there_at_their_own_width(tmp_path, whic
         point = measure_code(reference.tensor(w), layer.decoder, layer.code)
         assert (point.mse == 0) is (w.name not in hats) and point.bits == 4
     windows = cut_windows(np.random.default_rng(0).integers(2, 80, 200), 24).take(3)
-    variant = Variant.by("file", packed, Stored("file", packed))
+    variant = Variant.by("file", packed, Stored("file", quantized.bits, packed))
     found = walk(reference, [variant], windows, windows, device="cpu")
     rows = found.of(variant)
     assert set(rows.bits) == {4} and list(rows.index) == [w.name for w in linear]

@@ -309,7 +309,7 @@ def test_rounding_makes_the_noise_of_a_network_that_runs_in_bfloat16(tmp_path):
 def test_a_checkpoint_is_read_in_the_coordinates_of_its_model(name):
     checkpoint, quantized = open_checkpoint("embedded"), open_quantized(name)
     layers = dict(aligned(quantized, checkpoint))
-    variant = Variant.by(name, layers, Stored(name, layers))
+    variant = Variant.by(name, layers, Stored(name, quantized.bits, layers))
     found = walk(checkpoint, [variant], keep=[name], device="cpu")
     rows = found.of(variant)
     assert set(rows.method) == {name} and set(rows.bits) == {4}

@@ -96,8 +96,8 @@ def work(server: subprocess.Popen, moment: float | Path, whole_group: bool, *arg
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder that is a result."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    """Every file below a folder that is a result; what a run took is no result."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in ("lock", "effort.json")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files)}
 
 

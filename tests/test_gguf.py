@@ -19,8 +19,6 @@ from gguf_files import (
     tokenizer_metadata,
     write_llama,
 )
-from rdlib.functional.quantized_model import read_model
-from rdlib.network.moments import second_moments
 from safetensors.numpy import save_file
 from sources import gaussian
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -33,6 +31,7 @@ from rdlib.checkpoints.gguf import GGUFDecoder
 from rdlib.checkpoints.llama_cpp import LlamaCpp
 from rdlib.checkpoints.lossless import entropies
 from rdlib.code.code import Code, Stream
+from rdlib.engine import Stored, Variant, walk
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 from rdlib.models.gguf import GGUF, TYPES, GGUFContainer, named_type
 from rdlib.models.gguf.configuration import NEUTRAL, configuration, llama3_factors
@@ -256,19 +255,22 @@ def test_rows_in_another_order_are_noticed(tmp_path, order):
 
 
 def test_a_file_as_a_quantized_model(tmp_path):
-    """As notebook 05 reads it: the embedding has no moments, and the nominal rate is that of most weights."""
+    """As notebook 05 reads it: the nominal rate is that of most weights."""
     tensors = llama_tensors()
     reference = model_folder(tmp_path / "model", tensors)
     types = dict.fromkeys((name.removesuffix(".weight") for name in in_file(tensors)), "Q4_0")
     types |= {"blk.0.ffn_down": "Q8_0", "blk.1.attn_v": "F16"}
     quantized = open_quantized(write_llama(tmp_path / "a.gguf", tensors, types))
     windows = cut_windows(np.arange(120) % 250, 20).take(5)
-    model = read_model(quantized, reference, second_moments(load_network(reference, "cpu"), windows))
-    linear = [w.name for w in reference.weights if w.layer >= 0]
-    assert model.bits == quantized.bits == 4.5 and set(model.tensors) == {w.name for w in reference.weights}
+    layers = dict(aligned(quantized, reference))
+    variant = Variant.by("a", layers, Stored("a", quantized.bits, layers))
+    found = walk(reference, [variant], windows, windows, device="cpu")
+    rows = found.of(variant)
+    assert set(rows.index) == {w.name for w in reference.weights} and (rows.bits == 4.5).all()
     rates = {"model.layers.0.mlp.down_proj.weight": 8.5, "model.layers.1.self_attn.v_proj.weight": 16}
-    assert all(model.rates[name] == rates.get(name, 4.5) for name in linear)
-    assert model.totals(linear)["output"] > 0 and not np.isnan(list(model.totals(linear).values())).any()
+    linear = [w.name for w in reference.weights if w.layer >= 0]
+    assert all(rows.rate[name] == pytest.approx(rates.get(name, 4.5)) for name in linear)
+    assert rows.output[linear].notna().all() and found.outputs["a"].kl.mean > 0
 
 
 def test_a_file_of_another_model_is_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 from pathlib import Path
 
 import joblib
@@ -87,19 +86,15 @@ def _named_rows(tensor: Weight, *settings: int) -> tuple[str, list[dict]]:
     try:
         return tensor.name, tensor_rows(tensor, *settings)
     except Exception as error:
-        if _can_be_sent(error):
-            raise
-        reason = f"{tensor.name}: {type(error).__name__}: {error}"
-    raise RuntimeError(reason)  # here, so that what cannot be sent is not its context
+        failure = _plain(error, tensor.name)
+    raise failure  # here, so that what cannot be sent is not its context
 
 
-def _can_be_sent(error: BaseException | None) -> bool:
-    """Whether an exception and all behind it survive pickling: Dask asks for one that does not again and again."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return False
-    return error is None or _can_be_sent(error.__cause__ or error.__context__)
+def _plain(error: Exception, name: str) -> Exception:
+    """An exception of the language itself: it can be sent to another process, as one of a library may not."""
+    if type(error).__module__ == "builtins":
+        return type(error)(*error.args)
+    return RuntimeError(f"{name}: {type(error).__name__}: {error}")
 
 
 def _key(tensor: Weight, *settings: int) -> str:

@@ -72,15 +72,13 @@ class Stored:
 
     Args:
         method: name in tables and plots.
+        bits: nominal rate.
         layers: of :func:`rdlib.checkpoints.aligned`.
     """
 
     method: str
+    bits: float
     layers: Mapping[str, EncodedLayer]
-
-    @property
-    def bits(self) -> float:
-        return next((layer.decoder.bits for layer in self.layers.values()), float("nan"))
 
     def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
         layer = self.layers[name]
