@@ -82,21 +82,22 @@ class Bench:
             row |= distances(W, W_hat)
         if H is not None:
             row |= error_sizes(W, W_hat, H)
-            row |= self._judged(name, row["output"] / len(W), H, "output")
+            row |= self._judged(name, W, row["output"] / len(W), H, "output")
         if held_out is not None:
-            row |= self._judged(name, output_error(as_float32(W) - W_hat, held_out), held_out, "held_out")
+            mse = output_error(as_float32(W) - W_hat, held_out)
+            row |= self._judged(name, W, mse, held_out, "held_out")
             row["held_out"] = row["held_out_mse"] * len(W)
         self.found.rows[name, source] = row
         return W_hat
 
-    def _judged(self, name: str, mse: float, H: np.ndarray, text: str) -> dict[str, float]:
+    def _judged(self, name: str, W: np.ndarray, mse: float, H: np.ndarray, text: str) -> dict[str, float]:
         """The error of an output by the H of one text, in dB below the output, and the least rate for it.
 
         The output itself and the spectrum are the same for all sources: they are computed once.
         """
-        W = as_float32(self.checkpoint.tensor(name)).astype(np.float64)
-        signal = remembered(H, ("signal", name), lambda: np.array(output_error(W, H)))
+        signal = remembered(H, ("signal", name), lambda: np.array(output_error(as_float32(W), H)))
         limit = float("nan")
         if self.limits:
-            limit = float(output_rate(remembered(H, "spectrum", lambda: spectrum(H)), mse, np.mean(W**2)))
+            eigenvalues = remembered(H, "spectrum", lambda: spectrum(H))
+            limit = float(output_rate(eigenvalues, mse, np.mean(as_float32(W).astype(np.float64) ** 2)))
         return {f"{text}_mse": mse, f"{text}_db": sqnr_db(mse, float(signal)), f"{text}_limit": limit}

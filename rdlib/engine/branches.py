@@ -103,12 +103,12 @@ class Branches:
                 room[batch] = layer.resume(stage, {name: x[batch] for name, x in record.items()})
         return room
 
-    def outputs(self, bench: Bench, H: Moments | None) -> dict[Hashable, Functional]:
+    def outputs(self, bench: Bench, known: Text | None) -> dict[Hashable, Functional]:
         """Label of a variant → how far its output strays from the model's, after the last layer.
 
         Args:
             bench: for norm and head.
-            H: of the inputs of the head on the calibration text.
+            known: the calibration text after the last layer, for H of the inputs of the head.
 
         Raises:
             ValueError: the model itself gives NaN or infinite logits.
@@ -116,7 +116,10 @@ class Branches:
         output = self.network.output()
         last = [Branch(self.unchanged, self.model.hidden), *self.others]
         tasks = [(b, *task) for b in last for task in split(b.variants, [NORM, self.network.head])]
-        bench.prepare((changes for _, changes, _ in tasks), H)
+        changed = any(changes for _, changes, _ in tasks)
+        bench.prepare(
+            (changes for _, changes, _ in tasks), known.output(output) if known and changed else None
+        )
         ends = []
         for branch, changes, same in tasks:
             tensors = bench.make(changes, same)

@@ -57,9 +57,8 @@ class Layers:
         self._layers, self._norm, self._head = list(self._model.layers), self._model.norm, network.lm_head
         self._model.layers = nn.ModuleList(_Skipped() for _ in self._layers)
         self._model.norm = nn.Identity()
-        self._model.rotary_emb = type(self._model.rotary_emb)(self.config).to(
-            self.device
-        )  # off the meta device
+        # The numbers of the rotary embedding are computed, not stored: it is made again, off the meta device.
+        self._model.rotary_emb = type(self._model.rotary_emb)(self.config).to(self.device)
 
     def __len__(self) -> int:
         return len(self._layers)

@@ -80,7 +80,7 @@ def _run(network: Layers, branches: Branches, known: Text | None, bench: Bench) 
     for number in tqdm(range(len(network)), desc="layers", leave=False, delay=5):
         with network.layer(number) as layer:
             branches.advance(layer, bench, known and known.advance(layer)[0])
-    bench.found.outputs.update(branches.outputs(bench, known and known.output(network.output())))
+    bench.found.outputs.update(branches.outputs(bench, known))
 
 
 def _measure(
