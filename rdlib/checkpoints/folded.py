@@ -43,6 +43,7 @@ FEEDS = {
     "self_attn.v_proj": "self_attn.o_proj",
     "mlp.up_proj": "mlp.down_proj",
 }  # rows of the one, columns of the other
+FED_BY = {fed: feeder for feeder, fed in FEEDS.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,20 +121,53 @@ def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Iterator[t
         ValueError: the checkpoint was not made of the reference, or fits it better if its settings are not believed.
     """
     refuse_other_model(quantized, reference)
-    columns: dict[str, np.ndarray] = {}  # of layers that are fed by one that came before
-    first = min((n for n, _ in map(layer_and_group, quantized.layers) if n >= 0), default=-1)
     for name in quantized.linear:
-        packed = quantized.packed(name)
-        if layer_and_group(name)[0] == first:
-            refuse_other_version(quantized, name, packed, reference.tensor(name))
-        if quantized.folds_scales:
-            s = columns.pop(name) if name in columns else _scales_of_norm(quantized, reference, name)
-            r = np.ones(packed.code.shape[0])
-            fed = _fed_by(name)
-            if fed in quantized.linear and quantized.shape(fed)[1] == len(r):
-                r = columns[fed] = _scales_of_rows(packed.weight / s, reference.tensor(name), name)
-            packed = EncodedLayer(packed.code, Unfolded(packed.decoder, r, s))
-        yield name, packed
+        yield name, aligned_layer(quantized, reference, name)
+
+
+def aligned_layer(quantized: QuantizedCheckpoint, reference: Checkpoint, name: str) -> EncodedLayer:
+    """One layer of :func:`aligned`, of a checkpoint that is known to be of the reference.
+
+    Raises:
+        ValueError: as :meth:`QuantizedCheckpoint.packed`; or the layer, one of the first, fits the reference better if
+            the settings of the checkpoint are not believed.
+    """
+    packed = quantized.packed(name)
+    first = min((n for n, _ in map(layer_and_group, quantized.layers) if n >= 0), default=-1)
+    if layer_and_group(name)[0] == first:
+        refuse_other_version(quantized, name, packed, reference.tensor(name))
+    if not quantized.folds_scales:
+        return packed
+    s = _columns(quantized, reference, name)
+    return EncodedLayer(
+        packed.code, Unfolded(packed.decoder, _rows(quantized, reference, name, packed, s), s)
+    )
+
+
+def _columns(quantized: QuantizedCheckpoint, reference: Checkpoint, name: str) -> np.ndarray:
+    """What the columns of a layer were multiplied by: what the rows of the layer before were divided by, or its norm."""
+    prefix, role = _split(name)
+    feeder = f"{prefix}.{FED_BY.get(role)}.weight"
+    if feeder in quantized.linear and quantized.shape(feeder)[0] == quantized.shape(name)[1]:
+        return _rows(
+            quantized,
+            reference,
+            feeder,
+            quantized.packed(feeder),
+            _scales_of_norm(quantized, reference, feeder),
+        )
+    return _scales_of_norm(quantized, reference, name)
+
+
+def _rows(
+    quantized: QuantizedCheckpoint, reference: Checkpoint, name: str, packed: EncodedLayer, s: np.ndarray
+) -> np.ndarray:
+    """What the rows of a layer were divided by, whose columns were multiplied by s; ones where they feed no layer."""
+    prefix, role = _split(name)
+    fed = f"{prefix}.{FEEDS.get(role)}.weight"
+    if fed in quantized.linear and quantized.shape(fed)[1] == packed.code.shape[0]:
+        return _scales_of_rows(packed.weight / s, reference.tensor(name), name)
+    return np.ones(packed.code.shape[0])
 
 
 def _scales_of_norm(quantized: QuantizedCheckpoint, reference: Checkpoint, name: str) -> np.ndarray:
@@ -162,12 +196,6 @@ def _scales_of_rows(stored: np.ndarray, W: np.ndarray, name: str) -> np.ndarray:
             f"Row {int(np.argmin(factor))} of {name} has nothing in common with that of the reference."
         )
     return 1 / factor
-
-
-def _fed_by(name: str) -> str:
-    """The layer whose inputs the rows of a layer are, as far as AWQ folds scales from the one into the other."""
-    prefix, role = _split(name)
-    return f"{prefix}.{FEEDS.get(role)}.weight"
 
 
 def _split(name: str) -> tuple[str, str]:
