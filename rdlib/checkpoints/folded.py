@@ -145,7 +145,7 @@ def aligned_layer(quantized: QuantizedCheckpoint, reference: Checkpoint, name: s
 
 
 def _columns(quantized: QuantizedCheckpoint, reference: Checkpoint, name: str) -> np.ndarray:
-    """What the columns of a layer were multiplied by: what the rows of the layer before were divided by, or its norm."""
+    """What the columns of a layer were multiplied by: that divided the rows of the one before, or its norm."""
     prefix, role = _split(name)
     feeder = f"{prefix}.{FED_BY.get(role)}.weight"
     if feeder in quantized.linear and quantized.shape(feeder)[0] == quantized.shape(name)[1]:
