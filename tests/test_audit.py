@@ -115,7 +115,7 @@ def test_distances_are_those_of_the_decoded_weights(in_the_box):
         for layer, packed in aligned(open_quantized(name), original):
             found = distances(original.tensor(layer), packed.weight)
             assert (own.mse[layer], own.sqnr_db[layer]) == (found["mse"], found["sqnr_db"]), (name, layer)
-            assert own.correlation[layer] > 0.8
+            assert own.correlation[layer] > 0.7
 
 
 def test_the_limit_is_conservative(in_the_box):

@@ -16,6 +16,7 @@ _KINDS = {
     "zeros": ("zero", "shift", "offset"),
     "minima": ("minimum", "super_minimum", "first"),
     "scales": ("spacing", "shrinkage", "step"),
+    "tables": ("scale_mean",),  # bitsandbytes has it in a JSON object
 }
 _FIELD_OF = {stream: field for field, streams in _KINDS.items() for stream in streams}
 BLOCKS = "blocks"  # a tensor in which all streams lie side by side

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rdlib.audit.page import render
 from rdlib.audit.pair import Pair, opened
 from rdlib.audit.rows import tensor_row
 from rdlib.audit.summary import file_row, table
@@ -18,7 +19,7 @@ LAYOUT = 1  # raised when the rows of a tensor change, so that parts of earlier 
 
 
 def audit(original: str | Path, files: Sequence[str | Path], out: str | Path, jobs: int = -1) -> Path:
-    """Bits by field, distortion and distance to R(D) of every tensor of quantized files, as ``audit.parquet``.
+    """Bits by field, distortion and distance to R(D) of every tensor of quantized files: a table, a page, a card.
 
     Nothing is run.  Tensors are shared out by joblib as those of :func:`rdlib.census.census` are, and rows are kept in
     ``out/parts``: an audit that was killed goes on from there and ends with the same bytes.  A file that cannot
@@ -57,6 +58,8 @@ def audit(original: str | Path, files: Sequence[str | Path], out: str | Path, jo
     frame = pd.concat([table(sorted(whole, key=lambda row: order[row["file"]])), tensors], ignore_index=True)
     file = Path(out) / "audit.parquet"
     write_whole(file, frame.to_parquet(index=False))
+    for name, text in render(frame, Path(original).name).items():
+        write_whole(Path(out) / name, text)
     return file
 
 
