@@ -82,9 +82,16 @@ def audit(given: argparse.Namespace) -> None:
     from rdlib.audit import audit
     from rdlib.tasks import backend
 
+    judge = None
+    if given.run:
+        from rdlib.audit.judged import Judge
+
+        judge = Judge(given.tokens, given.text, given.calibration, given.device)
     with backend(given.cluster):
-        file = audit(given.original, given.files, given.out, given.jobs)
-    print(f"Look at {file.with_suffix('.html')}; every number is in {file}.")
+        file = audit(given.original, given.files, given.out, given.jobs, judge)
+    print(
+        f"Look at {file.with_suffix('.html')}; a card is {file.with_suffix('.md')}, every number in {file}."
+    )
 
 
 def export(given: argparse.Namespace) -> None:
@@ -132,6 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     beside.add_argument("original", help="the model before quantization: a folder, a GGUF file, or a hub id")
     beside.add_argument("files", nargs="+", metavar="file", help="of it: a folder, a GGUF file, or a hub id")
     beside.add_argument("--out", default="build/audit", help="folder for the results (default: %(default)s)")
+    beside.add_argument(
+        "--run", action="store_true", help="also run the model: output errors, limits under H, KL"
+    )
+    beside.add_argument("--tokens", type=int, default=8192, help="of the text (default: %(default)s)")
+    beside.add_argument("--text", default="books-evaluation", help="to judge by: a file, or %(default)s")
+    beside.add_argument("--calibration", default="books-calibration", help="for H: a file, or %(default)s")
+    beside.add_argument("--device", help="such as cuda:0 (default: the first GPU, or else the CPU)")
     beside.add_argument("--jobs", type=int, default=-1, help="local processes (default: one a core)")
     beside.add_argument("--cluster", help="address of a Dask scheduler, like tcp://host:8786")
     decoded = command(export)

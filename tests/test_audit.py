@@ -46,7 +46,7 @@ def table(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of files, by their label; rows of tensors."""
     frame = pd.read_parquet(file)
     assert list(frame) == list(SCHEMA)
-    return frame[frame.name == ""].set_index("file"), frame[frame.name != ""]
+    return frame[(frame.name == "") & (frame.group == "all")].set_index("file"), frame[frame.name != ""]
 
 
 @pytest.fixture(scope="module")

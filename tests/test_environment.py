@@ -29,6 +29,7 @@ EXTRA_OF = {
     **dict.fromkeys(("plot.py", "explorer", "runs", "__main__.py"), "notebooks"),
     "census": "census",
     "audit": "census",
+    "audit/judged.py": "models",
     "tasks.py": "cluster",
     "models/hub.py": "models",
     **dict.fromkeys(("checkpoints/llama_cpp.py", "models/gguf/grids.py"), "gguf"),

@@ -25,8 +25,7 @@ INK = (
 
 def plane(files: pd.DataFrame) -> Figure:
     """SQNR against bits per coded weight; a hollow mark at the rate that R(D) allows for the same error."""
-    figure, ax = plt.subplots(figsize=(6.4, 4.4))
-    figure.get_layout_engine().set(rect=(0, 0, 0.72, 1))  # the rest is for names
+    figure, ax = plt.subplots(figsize=(4.4, 3.8), layout="none")  # names come beside it
     files = files.sort_values("sqnr_db", kind="stable").reset_index()
     for k, row in files.iterrows():
         style = {"color": INK[k % len(INK)]}
@@ -41,7 +40,9 @@ def plane(files: pd.DataFrame) -> Figure:
 def named(ax: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
     """Names to the right of the axes, in the order of the points' heights, each with a line to its point."""
     ax.margins(y=0.06)
-    places = ax.transAxes.inverted().transform(ax.transData.transform(np.column_stack([x, y])))[:, 1]
+    low, high = ax.get_ylim()
+    scale = ax.yaxis.get_transform().transform
+    places = (scale(y.to_numpy(float)) - scale(low)) / (scale(high) - scale(low))
     order = np.argsort(places, kind="stable")
     step = min(0.055, 1 / max(len(order), 1))
     heights = places[order].copy()
@@ -51,7 +52,7 @@ def named(ax: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
     for k in range(len(order) - 2, -1, -1):
         heights[k] = min(heights[k], heights[k + 1] - step)
     for number, (k, height) in enumerate(zip(order, heights, strict=True)):
-        text = ax.annotate(
+        ax.annotate(
             names.iloc[k],
             (x.iloc[k], y.iloc[k]),
             (1.03, height),
@@ -61,7 +62,6 @@ def named(ax: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
             color=INK[number % len(INK)],
             arrowprops={"arrowstyle": "-", "color": INK[number % len(INK)], "lw": 0.5, "alpha": 0.5},
         )
-        text.set_in_layout(False)
 
 
 def gap_map(tensors: pd.DataFrame) -> Figure:

@@ -24,7 +24,7 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
         original: its name, for the heading.
     """
     use_style()
-    files, tensors = frame[frame.name == ""], frame[frame.name != ""]
+    files, tensors = frame[(frame.name == "") & (frame.group == "all")], frame[frame.name != ""]
     read = files[files.gap.notna()]
     tables = {
         "Files": files_table(read),

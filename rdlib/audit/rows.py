@@ -14,11 +14,33 @@ from rdlib.models.weight import Weight
 from rdlib.theory import rate_lower_at
 from rdlib.weights import refuse_non_finite
 
+OUTPUT: dict[str, str] = {
+    "output_db": "output over its error, by H of the calibration text, dB",
+    "output_limit": "the least rate for that error, bits per weight",
+    "held_out_db": "output over its error, by H of the text that the file is judged by, dB",
+    "held_out_limit": "the least rate for that error, bits per weight",
+    "output_gap": "rate − held_out_limit",
+    "kl": "KL(P‖Q) of the original's predictions P and the file's Q, nats; of a tensor an estimate, see below",
+    "kl_error": "standard error of kl, windows as clusters",
+    "kl_floor": "KL of the original with itself in bfloat16: what less than that means nothing",
+    "kl_paired": "kl less that of the best file, on the same predictions",
+    "kl_paired_error": "its standard error",
+    "kl_median": "half of the predictions have less",
+    "kl_p99": "99 % of the predictions have less",
+    "kl_p999": "99.9 % of the predictions have less",
+    "agreement": "how often the most probable token is the same",
+    "agreement_error": "standard error",
+    "perplexity": "exp of the mean loss of the file, per token",
+    "reference_perplexity": "the same of the original",
+    "ln_perplexity_ratio": "ln of their ratio",
+    "ln_perplexity_ratio_error": "standard error, token by token",
+    "protocol": "text, windows, tokens",
+}
 SCHEMA: dict[str, str] = {
     "file": "that was audited",
-    "name": "of the tensor in the model; empty in the row of the whole file",
+    "name": "of the tensor in the model; empty in the row of a whole file, or of a whole group",
     "layer": "0 …, or −1 for what belongs to no layer",
-    "group": "q, k, v, o, gate, up, down, embed, lm_head, or other",
+    "group": "q, k, v, o, gate, up, down, embed, lm_head, or other; all for a whole file",
     "type": "how it is stored: Q4_K, GPTQ g128, BF16",
     "rows": "out",
     "columns": "in",
@@ -37,6 +59,7 @@ SCHEMA: dict[str, str] = {
     "limit": "R(D) of the original's histogram at this D, a certified lower bound, bits per weight",
     "gap": "rate − limit",
     "grid": "bits per weight of a lossless code of the original, whose weights lie on a grid; missing where on none",
+    **OUTPUT,
 }  # fmt: skip
 UNLIKE = 0.2  # correlation below which two tensors are not the same weights
 LEAST = 4.0**-9  # D/σ² below which the limit is that of this

@@ -7,7 +7,7 @@ from rdlib.audit.fields import FIELDS
 from rdlib.audit.rows import SCHEMA
 from rdlib.models.names import GROUPS
 
-TEXTS = ("file", "name", "group", "type", "note", "error")
+TEXTS = ("file", "name", "group", "type", "note", "error", "protocol")
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
@@ -40,6 +40,36 @@ def file_row(tensors: pd.DataFrame, metadata: int, weights: int) -> dict:
         "error": unlike.iloc[0] if len(unlike) else None,
         "note": " ".join(warnings(tensors)) or None,
     }
+
+
+def with_judgements(
+    files: list[dict], tensors: list[dict], judged: list[dict]
+) -> tuple[list[dict], list[dict]]:
+    """Rows of files and groups, and rows of tensors, with what running the model found.
+
+    Args:
+        files: a row a file.
+        tensors: a row a tensor.
+        judged: of :func:`rdlib.audit.judged.judged_rows`; those of files have means of KL by window.
+    """
+    ran = [row for row in judged if "kl_windows" in row]
+    best = min(ran, key=lambda row: row["kl"])["kl_windows"] if ran else []
+    found = {(row["file"], row["name"], row.get("group", "")): dict(row) for row in judged}
+    for row in ran:
+        difference = np.subtract(row["kl_windows"], best)
+        error = difference.std(ddof=1) / len(best) ** 0.5 if len(best) > 1 else np.nan
+        more = {"kl_paired": float(difference.mean()), "kl_paired_error": float(error)}
+        found[row["file"], "", "all"] |= more
+    merged = []
+    for row in files:
+        more = found.pop((row["file"], "", "all"), {})
+        note = " ".join(filter(None, [row.get("note"), more.pop("note", None)])) or None
+        merged.append(row | more | {"note": note})
+    merged += [row for (_, name, _), row in found.items() if not name]
+    limited = [row | found.get((row["file"], row["name"], ""), {}) for row in tensors]
+    for row in limited:
+        row["output_gap"] = row.get("rate", np.nan) - row.get("held_out_limit", np.nan)
+    return merged, limited
 
 
 def types(kinds: pd.Series, weights: pd.Series) -> str:
