@@ -43,7 +43,7 @@ class Text:
         for batch in self.windows.batches:
             y, record = layer.record(self.hidden[batch])
             for name in STAGES:
-                sums[name] = sums.get(name, 0) + _squares(record[name])
+                sums[name] = sums.get(name, 0) + squares(record[name])
             for name, x in record.items() if recorded else ():
                 if name not in kept:
                     kept[name] = allocate((len(self.windows), *x.shape[1:]), self.in_memory)
@@ -54,7 +54,7 @@ class Text:
     def output(self, output: Output) -> Moments:
         """H of the inputs of the head, after the last layer."""
         return self._moments(
-            {"lm_head": sum(_squares(output.norm(self.hidden[b])) for b in self.windows.batches)}
+            {"lm_head": sum(squares(output.norm(self.hidden[b])) for b in self.windows.batches)}
         )
 
     def _moments(self, sums: dict[str, np.ndarray]) -> Moments:
@@ -92,7 +92,7 @@ def second_moments(
     return Moments(inputs, len(windows) * windows.length)
 
 
-def _squares(x: torch.Tensor) -> np.ndarray:
-    """Xᵀ X of inputs (windows, length, in), float64 (in, in)."""
+def squares(x: torch.Tensor) -> np.ndarray:
+    """Xᵀ X of vectors (…, in), float64 (in, in)."""
     X = x.flatten(0, -2)
     return (X.T @ X).cpu().numpy().astype(np.float64)
