@@ -19,8 +19,8 @@ from torch import nn
 
 from rdlib.engine.layers import STAGES, Layer, Layers
 from rdlib.engine.moments import Moments
+from rdlib.engine.room import IN_MEMORY, Room
 from rdlib.engine.text import squares
-from rdlib.functional.divergence import IN_MEMORY, allocate
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.windows import Windows
 from rdlib.theory import spectrum
@@ -84,7 +84,7 @@ def curvature(
     """
     network = Layers(checkpoint, device)
     shape = (len(network) + 1, len(windows), windows.length, network.config.hidden_size)
-    hidden = allocate(shape, in_memory)
+    hidden = Room(in_memory)(shape)
     network.embed(windows, hidden[0])
     for number in range(len(network)):
         with network.layer(number) as layer:
