@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from gguf_files import llama_tensors, write_llama
+from bs4 import BeautifulSoup
+from gguf_files import llama_tensors, tokenizer_metadata, write_llama
+from pages import loads
 from safetensors.numpy import load_file, save_file
 from sources import heavy, one_thread  # noqa: F401
 
 from rdlib.audit import audit
 from rdlib.audit.fields import FIELDS
+from rdlib.audit.judged import Judge
 from rdlib.audit.rows import SCHEMA
 from rdlib.audit.run import labelled
 from rdlib.checkpoints import IN_THE_BOX, aligned, open_quantized
@@ -304,3 +307,74 @@ def test_an_interrupted_audit_goes_on_and_ends_with_the_same_bytes(tmp_path):
 def test_labels_tell_files_apart():
     assert list(labelled(["a/x.gguf", "b/x.gguf", "c/y"])) == ["a/x", "b/x", "y"]
     assert list(labelled(["owner/name:x-Q4_K.gguf"])) == ["name:x-Q4_K"]
+
+
+# Run
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Path:
+    """A model that can read, and two files of it, judged."""
+    folder = tmp_path_factory.mktemp("ran")
+    tensors = llama_tensors()
+    original = write_llama(folder / "original.gguf", tensors, "F32", tokenizer_metadata())
+    files = [write_llama(folder / f"{kind}.gguf", tensors, kind) for kind in ("Q8_0", "Q4_0")]
+    (folder / "broken").mkdir()
+    files.append(broken_scale(folder / "broken"))
+    judge = Judge(512, "evaluation", "calibration")
+    out = audit(original, files, folder / "out", 1, judge)
+    before = out.read_bytes()
+    assert audit(original, files, folder / "out", 1, judge).read_bytes() == before, "from the parts alone"
+    return out
+
+
+def test_a_file_is_judged_by_what_it_does_to_the_model(ran):
+    files, tensors = table(ran)
+    coarse, fine = files.loc["Q4_0"], files.loc["Q8_0"]
+    assert coarse.kl > fine.kl > 0 and coarse.kl_floor == fine.kl_floor > 0
+    assert coarse.held_out_limit < fine.held_out_limit and 0 < fine.output_gap < 8.5
+    assert fine.kl_paired == 0 and coarse.kl_paired == pytest.approx(coarse.kl - fine.kl)
+    assert coarse.kl_median < coarse.kl_p99 < coarse.kl_p999 and 0 <= coarse.agreement <= 1
+    assert (
+        "512 tokens, 2 for each of the 512 inputs" not in coarse.protocol
+        and "H on calibration" in coarse.protocol
+    )
+    own = tensors[tensors.file == "Q4_0"].set_index("name")
+    down = own.loc["model.layers.1.mlp.down_proj.weight"]
+    assert down.output_db > 0 and down.held_out_db > 0 and down.output_gap == down.rate - down.held_out_limit
+    groups = (
+        pd.read_parquet(ran).query("name == '' and group != 'all' and file == 'Q4_0'").set_index("group").kl
+    )
+    assert own.kl.sum() == pytest.approx(groups.sum())
+    assert set(groups.index) == {"q", "k", "v", "o", "gate", "up", "down", "embed", "lm_head"} & set(
+        own.group
+    )
+
+
+def test_a_file_that_cannot_be_read_whole_is_not_run(ran):
+    files, _ = table(ran)
+    assert (
+        "It was not run" in files.note["broken"] and pd.isna(files.kl["broken"]) and files.gap["broken"] > 0
+    )
+
+
+@pytest.mark.parametrize("name", ["in_the_box", "ran"])
+def test_page_and_card_say_the_same_and_load_nothing(name, request):
+    file = request.getfixturevalue(name)
+    page, card = (file.with_suffix(end).read_text() for end in (".html", ".md"))
+    assert loads(page) == [] and "<svg" in page and "![" in card and "&#" not in card
+    files, _ = table(file)
+    soup = BeautifulSoup(page, features="html.parser")
+    cells = {cell.get_text() for cell in soup.find_all("td")}
+    for line in card.splitlines():
+        if line.startswith("| ") and "---" not in line and not line.startswith(("| file", "| tensor")):
+            assert {cell.strip() for cell in line.strip("|").split("|")} <= cells | {""}, line
+    assert all(label in card and label in page for label in files.index)
+    assert file.with_suffix(".svg").read_text().startswith("<svg")
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    file = tmp_path / "<script>.gguf"
+    file.write_bytes(b"")
+    page = audit(MULTI_HEAD, [file], tmp_path / "out", jobs=1).with_suffix(".html").read_text()
+    assert "<script>.gguf" not in page and "no GGUF file" in page

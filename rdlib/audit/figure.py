@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rdlib.audit.tables import GIB
 from rdlib.models.names import GROUPS
 from rdlib.plot import heat_map
 
@@ -23,18 +24,43 @@ INK = (
 )
 
 
-def plane(files: pd.DataFrame) -> Figure:
-    """SQNR against bits per coded weight; a hollow mark at the rate that R(D) allows for the same error."""
-    figure, ax = plt.subplots(figsize=(4.4, 3.8), layout="none")  # names come beside it
-    files = files.sort_values("sqnr_db", kind="stable").reset_index()
-    for k, row in files.iterrows():
-        style = {"color": INK[k % len(INK)]}
-        ax.plot([row.limit, row.limit + row.gap], [row.sqnr_db] * 2, lw=1, alpha=0.6, **style)
-        ax.plot(row.limit, row.sqnr_db, "o", markerfacecolor="white", **style)
-        ax.plot(row.limit + row.gap, row.sqnr_db, "o", **style)
-    ax.set(xlabel="bits per coded weight (hollow: R(D) of the same error)", ylabel="SQNR (dB)")
-    named(ax, files.file, files.limit + files.gap, files.sqnr_db)
+def planes(files: pd.DataFrame) -> Figure:
+    """What is lost against what is spent: KL against GiB and bits where the model was run, SQNR against bits.
+
+    A line joins the files of which no other has less of both.  Of SQNR a hollow mark is at the rate that R(D) allows.
+    """
+    ran = files[files.kl.notna()]
+    panels = [(_kl, ran, ran.bits / GIB, "GiB"), (_kl, ran, ran.rate, "bits per weight, all of the file")]
+    panels = [*panels, (_sqnr, files, None, "")] if len(ran) else [(_sqnr, files, None, "")]
+    figure, axes = plt.subplots(len(panels), figsize=(4.4, 3.7 * len(panels)), layout="none", squeeze=False)
+    figure.subplots_adjust(hspace=0.3)
+    for ax, (draw, rows, x, label) in zip(axes[:, 0], panels, strict=True):
+        draw(ax, rows, x, label)
     return figure
+
+
+def _kl(ax: Axes, files: pd.DataFrame, x: pd.Series, label: str) -> None:
+    """KL, on a logarithmic scale where none is 0, with its standard error."""
+    for k, (place, kl, error) in enumerate(zip(x, files.kl, files.kl_error, strict=True)):
+        ax.errorbar(place, kl, error if error < kl else None, fmt="o", color=INK[k % len(INK)])
+    order = np.lexsort((files.kl, x))
+    best = files.kl.to_numpy()[order]
+    front = order[best <= np.minimum.accumulate(best)]
+    ax.plot(x.iloc[front], files.kl.iloc[front], color="0.7", lw=1, zorder=0)
+    ax.axhline(files.kl_floor.iloc[0], color="0.5", ls=":", lw=1)  # the noise of bfloat16
+    ax.set(yscale="log" if (files.kl > 0).all() else "linear", xlabel=label, ylabel="KL (nats)")
+    named(ax, files.file, x, files.kl)
+
+
+def _sqnr(ax: Axes, files: pd.DataFrame, *_: object) -> None:
+    rates = files.limit + files.gap
+    for k, (limit, rate, db) in enumerate(zip(files.limit, rates, files.sqnr_db, strict=True)):
+        style = {"color": INK[k % len(INK)]}
+        ax.plot([limit, rate], [db, db], lw=1, alpha=0.6, **style)
+        ax.plot(limit, db, "o", markerfacecolor="white", **style)
+        ax.plot(rate, db, "o", **style)
+    ax.set(xlabel="bits per coded weight (hollow: R(D) of the same error)", ylabel="SQNR (dB)")
+    named(ax, files.file, rates, files.sqnr_db)
 
 
 def named(ax: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
@@ -51,7 +77,7 @@ def named(ax: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
     heights -= max(heights[-1] - 1, 0) if len(heights) else 0
     for k in range(len(order) - 2, -1, -1):
         heights[k] = min(heights[k], heights[k + 1] - step)
-    for number, (k, height) in enumerate(zip(order, heights, strict=True)):
+    for k, height in zip(order, heights, strict=True):
         ax.annotate(
             names.iloc[k],
             (x.iloc[k], y.iloc[k]),
@@ -59,8 +85,8 @@ def named(ax: Axes, names: pd.Series, x: pd.Series, y: pd.Series) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=8,
-            color=INK[number % len(INK)],
-            arrowprops={"arrowstyle": "-", "color": INK[number % len(INK)], "lw": 0.5, "alpha": 0.5},
+            color=INK[k % len(INK)],
+            arrowprops={"arrowstyle": "-", "color": INK[k % len(INK)], "lw": 0.5, "alpha": 0.5},
         )
 
 

@@ -6,9 +6,17 @@ import pandas as pd
 from markupsafe import Markup
 
 from rdlib.audit.fields import FIELDS
-from rdlib.audit.figure import gap_map, plane
+from rdlib.audit.figure import gap_map, planes
 from rdlib.audit.rows import SCHEMA
-from rdlib.audit.tables import costliest, fields_table, files_table, markdown, types_table
+from rdlib.audit.tables import (
+    costliest,
+    fields_table,
+    files_table,
+    groups_table,
+    markdown,
+    predictions_table,
+    types_table,
+)
 from rdlib.pages import records, templates
 from rdlib.plot import png, svg, use_style
 
@@ -26,13 +34,17 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
     use_style()
     files, tensors = frame[(frame.name == "") & (frame.group == "all")], frame[frame.name != ""]
     read = files[files.gap.notna()]
-    tables = {
-        "Files": files_table(read),
-        "Types of tensors": types_table(tensors, list(read.file)),
-        "Bits by field": fields_table(read),
-        "Where bits are wasted": costliest(tensors[tensors.file.isin(read.file)]),
-    }
-    drawing = svg(plane(read)) if len(read) else ""
+    labels, ran = list(read.file), read[read.kl.notna()]
+    tables = {"Files": files_table(read)}
+    if len(ran):
+        groups = frame[(frame.name == "") & (frame.group != "all")]
+        tables |= {
+            "Predictions": predictions_table(ran),
+            "KL by kind of tensor": groups_table(groups, list(ran.file)),
+        }
+    tables |= {"Types of tensors": types_table(tensors, labels), "Bits by field": fields_table(read)}
+    tables["What costs most"] = costliest(tensors[tensors.file.isin(labels)])
+    drawing = svg(planes(read)) if len(read) else ""
     columns, rows = records(tensors.drop(columns=[f"{field}_coded" for field in FIELDS]))
     shared = {
         "original": original,
@@ -41,6 +53,8 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
         "warnings": list(files[files.note.notna()][["file", "note"]].itertuples(index=False, name=None)),
         "weights": f"{int(read.weights.max()):,}" if len(read) else "",
         "drawn": bool(drawing),
+        "protocol": ran.protocol.iloc[0] if len(ran) else "",
+        "floor": f"{ran.kl_floor.iloc[0]:.2g}" if len(ran) else "",
     }
     maps = [
         (label, png(gap_map(own))) for label, own in tensors[tensors.gap.notna()].groupby("file", sort=False)

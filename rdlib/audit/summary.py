@@ -60,15 +60,19 @@ def with_judgements(
         error = difference.std(ddof=1) / len(best) ** 0.5 if len(best) > 1 else np.nan
         more = {"kl_paired": float(difference.mean()), "kl_paired_error": float(error)}
         found[row["file"], "", "all"] |= more
-    merged = []
-    for row in files:
-        more = found.pop((row["file"], "", "all"), {})
-        note = " ".join(filter(None, [row.get("note"), more.pop("note", None)])) or None
-        merged.append(row | more | {"note": note})
-    merged += [row for (_, name, _), row in found.items() if not name]
     limited = [row | found.get((row["file"], row["name"], ""), {}) for row in tensors]
     for row in limited:
         row["output_gap"] = row.get("rate", np.nan) - row.get("held_out_limit", np.nan)
+    merged = []
+    for row in files:
+        more = found.pop((row["file"], "", "all"), {})
+        own = table([r for r in limited if r["file"] == row["file"]]).dropna(subset="output_gap")
+        if len(own):
+            means = ("output_limit", "held_out_limit", "output_gap")
+            more |= {c: float(np.average(own[c], weights=own.weights)) for c in means}
+        note = " ".join(filter(None, [row.get("note"), more.pop("note", None)])) or None
+        merged.append(row | more | {"note": note})
+    merged += [row for (_, name, _), row in found.items() if not name]
     return merged, limited
 
 
