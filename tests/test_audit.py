@@ -377,4 +377,4 @@ def test_names_cannot_break_the_page(tmp_path):
     file = tmp_path / "<script>.gguf"
     file.write_bytes(b"")
     page = audit(MULTI_HEAD, [file], tmp_path / "out", jobs=1).with_suffix(".html").read_text()
-    assert "<script>.gguf" not in page and "no GGUF file" in page
+    assert "<script>.gguf" not in page and "&lt;script&gt;.gguf" in page

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
 
 from rdlib.audit.fields import FIELDS
 from rdlib.audit.figure import gap_map, planes
@@ -35,15 +34,16 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
     files, tensors = frame[(frame.name == "") & (frame.group == "all")], frame[frame.name != ""]
     read = files[files.gap.notna()]
     labels, ran = list(read.file), read[read.kl.notna()]
-    tables = {"Files": files_table(read)}
+    tables = {"Files": files_table(read)} if len(read) else {}
     if len(ran):
         groups = frame[(frame.name == "") & (frame.group != "all")]
         tables |= {
             "Predictions": predictions_table(ran),
             "KL by kind of tensor": groups_table(groups, list(ran.file)),
         }
-    tables |= {"Types of tensors": types_table(tensors, labels), "Bits by field": fields_table(read)}
-    tables["What costs most"] = costliest(tensors[tensors.file.isin(labels)])
+    if len(read):
+        tables |= {"Types of tensors": types_table(tensors, labels), "Bits by field": fields_table(read)}
+        tables["What costs most"] = costliest(tensors[tensors.file.isin(labels)])
     drawing = svg(planes(read)) if len(read) else ""
     columns, rows = records(tensors.drop(columns=[f"{field}_coded" for field in FIELDS]))
     shared = {
@@ -61,7 +61,7 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
     ]
     page = TEMPLATES.get_template("audit.html.j2").render(
         title=f"Audit of {original}",
-        drawing=Markup(drawing),
+        drawing=drawing,
         maps=maps,
         columns=columns,
         rows=rows,
@@ -70,6 +70,6 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
         **shared,
     )
     card = TEMPLATES.get_template("audit.md.j2").render(
-        markdown=lambda table: Markup(markdown(table)), **shared
+        markdown=markdown, **shared
     )
     return {"audit.html": page, "audit.md": card, "audit.svg": drawing}
