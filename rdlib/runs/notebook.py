@@ -20,7 +20,6 @@ import joblib
 import nbformat
 import papermill
 from jupyter_client import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import Int, List, Unicode
@@ -133,7 +132,7 @@ def execute(
                     },
                 ),
             )
-        except (PapermillExecutionError, DeadKernelError) as error:
+        except (PapermillExecutionError, RuntimeError) as error:  # RuntimeError: the kernel died
             partial = nbformat.read(running, as_version=4)
             partial.cells.pop()
             raise NotebookFailed(f"{path} stopped {_where(partial, error)}", partial) from None
