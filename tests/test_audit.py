@@ -115,7 +115,7 @@ def test_distances_are_those_of_the_decoded_weights(in_the_box):
     original = open_checkpoint(MULTI_HEAD)
     for name in OF_MULTI_HEAD:
         own = tensors[tensors.file == name].set_index("name")
-        for layer, packed in aligned(open_quantized(name), original):
+        for layer, packed in aligned(open_quantized(name), original).items():
             found = distances(original.tensor(layer), packed.weight)
             assert (own.mse[layer], own.sqnr_db[layer]) == (found["mse"], found["sqnr_db"]), (name, layer)
             assert own.correlation[layer] > 0.7

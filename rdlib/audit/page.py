@@ -69,7 +69,5 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
         schema=SCHEMA,
         **shared,
     )
-    card = TEMPLATES.get_template("audit.md.j2").render(
-        markdown=markdown, **shared
-    )
+    card = TEMPLATES.get_template("audit.md.j2").render(markdown=markdown, **shared)
     return {"audit.html": page, "audit.md": card, "audit.svg": drawing}

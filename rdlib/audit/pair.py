@@ -3,7 +3,8 @@
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from rdlib.checkpoints import QuantizedCheckpoint, aligned_layer, open_quantized, refuse_other_model
+from rdlib.checkpoints import QuantizedCheckpoint, open_quantized, refuse_other_model
+from rdlib.checkpoints.folded import Aligned
 from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.checkpoints.unquantized import left_alone
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
@@ -21,6 +22,7 @@ class Pair:
 
     def __init__(self, original: Checkpoint, quantized: QuantizedCheckpoint):
         self.original, self.quantized = original, quantized
+        self._layers = Aligned(quantized, original)
 
     @cached_property
     def names(self) -> list[str]:
@@ -61,7 +63,7 @@ class Pair:
             ValueError: it cannot be decoded, or fits the original better if the settings of the file are not believed.
         """
         if self.coded(name):
-            return aligned_layer(self.quantized, self.original, name)
+            return self._layers[name]
         values = self.quantized.checkpoint.tensor(name)
         return left_alone(values.reshape(-1, values.shape[-1]), self.quantized.bits, self.quantized.method)
 
