@@ -3,9 +3,12 @@
 from rdlib.checkpoints.reader import Reader
 from rdlib.checkpoints.readers.awq import Awq
 from rdlib.checkpoints.readers.bitsandbytes import BitsAndBytes4, BitsAndBytes8
+from rdlib.checkpoints.readers.compressed_tensors import CompressedTensors
 from rdlib.checkpoints.readers.exl3 import Exl3
 from rdlib.checkpoints.readers.gguf import GGUFReader
 from rdlib.checkpoints.readers.gptq import Gptq
 from rdlib.checkpoints.readers.mlx import Mlx
 
-READERS: tuple[type[Reader], ...] = (GGUFReader, Gptq, Awq, BitsAndBytes4, BitsAndBytes8, Mlx, Exl3)
+READERS: tuple[type[Reader], ...] = (
+    *(GGUFReader, Gptq, Awq, BitsAndBytes4, BitsAndBytes8, CompressedTensors, Exl3, Mlx),
+)

@@ -21,7 +21,7 @@ import numpy as np
 
 from rdlib.checkpoints.affine import LEVELS, Levels, round_to
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.checkpoints.reader import EncodedLayer, Reader
+from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
@@ -139,7 +139,7 @@ class Mlx(Reader):
         for suffix in ("scales",) if mode.scale else ("scales", "biases"):
             numbers = self._numbers(parts, suffix, mode.scale)
             parts.expect(suffix, numbers, (rows, groups), str(layout))
-            streams[self.streams[suffix]] = Stream.floats(numbers, numbers.dtype.name)
+            streams[self.streams[suffix]] = stored(numbers)
         for suffix in parts.suffixes:
             if self.streams.get(suffix) not in streams and suffix != "bias":
                 raise ValueError(f"{parts.name(suffix)} is a tensor that mode {layout.mode} does not have.")
