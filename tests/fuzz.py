@@ -227,30 +227,42 @@ PRODUCERS = [
 
 
 def quantized(random: np.random.Generator, folder: Path) -> Iterator[Read]:
-    """Tensors and settings of a layer as auto-gptq, gptqmodel, autoawq and bitsandbytes wrote it, or GPTQ by hand."""
+    """Tensors and settings of a layer as each package wrote it, or GPTQ by hand."""
     _, by_hand = gptq_folder(folder, 4, "gptq", ordered=True)
-    seeds = [(by_hand, _settings(folder)), *map(_stored_layer, PRODUCERS)]
+    seeds = [(by_hand, *_settings(folder)), *map(_stored_layer, PRODUCERS)]
     while True:
-        tensors, config = map(dict, seeds[random.integers(len(seeds))])
+        tensors, key, config = seeds[random.integers(len(seeds))]
+        tensors, config = dict(tensors), dict(config)
         for _ in range(random.integers(1, 3)):
             _spoil(tensors, config, random)
-        yield partial(_read_quantized, folder, tensors, config)
+        yield partial(_read_quantized, folder, tensors, {key: config})
 
 
-def _settings(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())["quantization_config"]
+LAYER = "model.layers.0.self_attn.q_proj"
 
 
-def _stored_layer(name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """The tensors of one layer of a checkpoint in the box, and the settings."""
-    checkpoint, stem = Checkpoint(IN_THE_BOX[name]), "model.layers.0.self_attn.q_proj."
-    names = [n for n in checkpoint.names if n.startswith(stem)]
-    return {n.removeprefix(stem): checkpoint.stored(n) for n in names}, _settings(IN_THE_BOX[name])
+def _settings(folder: Path) -> tuple[str, dict]:
+    """The settings of a layer, and where config.json has them."""
+    config = json.loads((folder / "config.json").read_text())
+    if "quantization" in config:  # MLX's, which may have some for this layer alone
+        said = config["quantization"]
+        return "quantization", {k: v for k, v in said.items() if not isinstance(v, dict)} | said.get(
+            LAYER, {}
+        )
+    return "quantization_config", config["quantization_config"]
+
+
+def _stored_layer(name: str) -> tuple[dict[str, np.ndarray], str, dict]:
+    """The tensors of one layer of a checkpoint in the box, and its settings."""
+    checkpoint = Checkpoint(IN_THE_BOX[name])
+    names = [n for n in checkpoint.names if n.startswith(f"{LAYER}.")]
+    tensors = {n.removeprefix(f"{LAYER}."): checkpoint.stored(n) for n in names}
+    return tensors, *_settings(IN_THE_BOX[name])
 
 
 def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Generator) -> None:
     """Change one thing in a tensor or in a setting."""
-    values = [0, -1, 3, 5, 64, 1 << 40, 2.5, "x", None, True, [], "gptq_v2", "awq", "nf4", "fp4"]
+    values = [0, -1, 3, 5, 64, 1 << 40, 2.5, "x", None, True, [], "gptq_v2", "awq", "nf4", "fp4", "mxfp4"]
     if random.random() < 0.3 or not tensors:
         config[list(config)[random.integers(len(config))]] = values[random.integers(len(values))]
         return
@@ -276,8 +288,8 @@ def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Gener
 
 def _read_quantized(folder: Path, tensors: dict, config: dict) -> None:
     stem = "model.layers.0.mlp.up_proj."
-    save_file({stem + n: np.ascontiguousarray(t) for n, t in tensors.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": config}))
+    save_file({stem + n: np.array(t, order="C") for n, t in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
     checkpoint = QuantizedCheckpoint(folder)
     for layer in checkpoint.layers:
         assert np.isfinite(checkpoint.tensor(layer)).all()

@@ -14,12 +14,11 @@ References:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from rdlib.checkpoints.affine import LEVELS, Levels, round_to
+from rdlib.checkpoints.affine import LEVELS, Levels, Shifted
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
 from rdlib.checkpoints.words import unpack, words_for
@@ -67,33 +66,6 @@ class Layout(NamedTuple):
         return Levels(self.bits, method, MODES[self.mode].element, (1, self.group_size), "bfloat16")
 
 
-@dataclass(frozen=True)
-class Shifted(Decoder):
-    """ŵ = s·q + m with a scale s and a minimum m of one float type for every group of neighbours in a row.
-
-    Product and sum are each rounded to that type.  Streams: ``index`` (q, ``bits`` bits), ``scale``, ``minimum``.
-
-    Args:
-        bits: of an index.
-        method: name in tables and plots.
-        group_size: inputs that share a scale and a minimum.
-    """
-
-    bits: int
-    method: str
-    group_size: int
-
-    def reconstruct(self, code: Code) -> np.ndarray:
-        s, m = code["scale"], code["minimum"]
-        W = code["index"].astype(np.float32)
-        groups = W.reshape(*s.shape, self.group_size)
-        groups *= s.astype(np.float32)[..., None]  # exact: 11 bits of s times 8 of q
-        round_to(s.dtype.name, W)
-        groups += m.astype(np.float32)[..., None]
-        round_to(s.dtype.name, W)
-        return W
-
-
 class Mlx(Reader):
     """Layers of the modes of mlx, each with bits of its own.
 
@@ -135,23 +107,25 @@ class Mlx(Reader):
         index = unpack(words, layout.bits, columns)
         if mode.element and np.isnan(LEVELS[mode.element][index]).any():
             raise ValueError(f"{parts.name('weight')} holds the code of NaN.")
+        numbers = self._numbers(parts, mode.scale)
+        for suffix, array in numbers.items():
+            parts.expect(suffix, array, (rows, groups), str(layout))
+        if strange := sorted({*parts.suffixes} - {"weight", "bias", *numbers}):
+            raise ValueError(f"{parts.name(strange[0])} is a tensor that mode {layout.mode} does not have.")
         streams = {"index": Stream.fixed(index, 1 << layout.bits)}
-        for suffix in ("scales",) if mode.scale else ("scales", "biases"):
-            numbers = self._numbers(parts, suffix, mode.scale)
-            parts.expect(suffix, numbers, (rows, groups), str(layout))
-            streams[self.streams[suffix]] = stored(numbers)
-        for suffix in parts.suffixes:
-            if self.streams.get(suffix) not in streams and suffix != "bias":
-                raise ValueError(f"{parts.name(suffix)} is a tensor that mode {layout.mode} does not have.")
+        streams |= {self.streams[suffix]: stored(array) for suffix, array in numbers.items()}
         return EncodedLayer(Code((rows, columns), streams), layout.decoder)
 
-    def _numbers(self, parts: LayerTensors, suffix: str, dtype: str) -> np.ndarray:
-        """Scales or minima of a layer: floats, or bytes that stand for floats of a type."""
-        if not dtype:
-            return parts.floats(suffix, dimensions=2)
-        numbers = parts.integers(suffix, "uint8", dimensions=2).view(FLOATS[dtype])
-        refuse_non_finite(numbers.astype(np.float32), parts.name(suffix))
-        return numbers
+    def _numbers(self, parts: LayerTensors, dtype: str) -> dict[str, np.ndarray]:
+        """Scales and minima of one float type; or scales alone, bytes that stand for floats of a type."""
+        if dtype:
+            scales = parts.integers("scales", "uint8", dimensions=2).view(FLOATS[dtype])
+            refuse_non_finite(scales, parts.name("scales"))
+            return {"scales": scales}
+        scales, minima = (parts.floats(suffix, dimensions=2) for suffix in ("scales", "biases"))
+        if minima.dtype != scales.dtype:
+            raise ValueError(f"{parts.name('biases')} is {minima.dtype}, and scales are {scales.dtype}.")
+        return {"scales": scales, "biases": minima}
 
     def _layout_of(self, parts: LayerTensors) -> Layout:
         """What is said of a layer, or else of all."""

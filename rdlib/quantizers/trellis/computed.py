@@ -22,8 +22,13 @@ from rdlib.quantizers.trellis.bitshift import BitshiftTrellis, least_squares
 REGISTER = 16
 MULTIPLIERS = {"3inst": 89226354, "mcg": 0xCBAC1FED, "mul1": 0x83DCD12D}
 ADDED = {"3inst": 64248484, "mcg": 0, "mul1": 0}
-FROM_X, FIXED = np.uint32(0x8FFF8FFF), np.uint32(0x3B603B60)  # bits of two float16 that x gives, and the others
-OF_SUM = np.array([0x1EEE, 0xC931], np.uint16).view(np.float16).astype(np.float64)  # 1/147.7, −(1024 + 510)/147.7
+FROM_X, FIXED = (
+    np.uint32(0x8FFF8FFF),
+    np.uint32(0x3B603B60),
+)  # bits of two float16 that x gives, and the others
+OF_SUM = (
+    np.array([0x1EEE, 0xC931], np.uint16).view(np.float16).astype(np.float64)
+)  # 1/147.7, −(1024 + 510)/147.7
 TRIED = 32  # sequences on which a factor is tried: as many as are searched together
 FACTORS = np.linspace(0.8, 1.5, 8)  # of a code of unit power
 

@@ -1,7 +1,7 @@
 """A checkpoint in the format EXL3, decoded by gptqmodel 7.6.0.
 
 What writes EXL3 does so on GPUs alone.  So this one is written by rdlib's own Viterbi search, in the layout of
-exllamav3's ``pack_trellis`` and ``tensor_core_perm``: 1 to 8 bits, each code, and matrices that are filled up to blocks.
+exllamav3's ``pack_trellis`` and ``tensor_core_perm``: 1 to 8 bits, each code, matrices that are filled up to blocks.
 What is recorded is not of rdlib: codes and places are those that gptqmodel decodes, rounded to float16 as exllamav3's
 kernels have them, and the transforms are products of matrices in float64, where they are exact.
 """
@@ -91,10 +91,14 @@ def _coded(W: np.ndarray, bits: int, codebook: str, random: np.random.Generator)
     tiles = rotated.reshape(len(suh) // TILE, TILE, len(svh) // TILE, TILE).swapaxes(1, 2)
     x = (tiles.reshape(-1, TILE * TILE)[:, _order()]).astype(np.float32)
     code = computed_code(codebook).astype(np.float32)
-    scale = np.abs(x).max() / code.max() if bits > 4 else 1 / code.std()  # with many bits nothing may be cut off
+    scale = (
+        np.abs(x).max() / code.max() if bits > 4 else 1 / code.std()
+    )  # with many bits nothing may be cut off
     code *= scale
     states = tail_biting_paths(x[:, ::-1, None], np.zeros(len(code)), code, bits, 128)[:, ::-1]
-    ring = (states[..., None] >> np.arange(bits)[::-1] & 1).reshape(len(x), -1)  # the highest bit of each symbol first
+    ring = (states[..., None] >> np.arange(bits)[::-1] & 1).reshape(
+        len(x), -1
+    )  # the highest bit of each symbol first
     words = np.packbits(ring.astype(np.uint8), axis=1).view(">u4").astype("<u4")
     coded = {
         "trellis": words.view("<i2").reshape(len(suh) // TILE, len(svh) // TILE, TILE * bits),
