@@ -14,6 +14,7 @@ MODULES = (
     *("bitsandbytes", "gptqmodel", "autoawq", "auto_gptq"),
     *("compressed_tensors", "compressed_tensors_legacy"),
     *("mlx_lm", "exl3"),
+    *("finegrained_fp8", "modelopt"),
 )
 
 

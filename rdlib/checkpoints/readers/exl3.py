@@ -3,8 +3,8 @@
 A layer is stored as ``trellis`` (int16, in / 16 × out / 16 × 16·K), ``suh`` and ``svh`` (float16, a scale with a sign
 for each input and output), and ``mcg`` or ``mul1`` (the multiplier of its code; 3inst where there is neither).  They
 are decoded as :mod:`rdlib.checkpoints.rings` has it.  Early files have signs alone, ``su`` and ``sv``, packed into
-int16, a one for −1.  Each matrix has a K of its own.  The head is a layer, also where it is tied to the embedding, which
-stays as it is.
+int16, a one for −1.  Each matrix has a K of its own.  The head is a layer, also where it is tied to the embedding,
+which stays as it is.
 
 Matrices are filled up with zeros to whole blocks of 128; they are paid for, and cut off at the sizes that config.json
 gives.
