@@ -3,8 +3,8 @@
     python tests/benchmark_engine.py [shape ...] [--tokens 2048] [--variants 10] [--device cuda]
 
 Moments of a text, ten variants of all matrices and their divergences on another, of so many tokens each.  Every shape
-has a process of its own.  A line a layer gives the seconds since the start, those of the processor, and the peak resident
-size, which must not grow with the number of layers.  From two and four layers of a model follows the time of all of it.
+has a process of its own.  A line a layer gives the seconds since the start, those of the processor, and the peak
+resident size, which must not grow with the layers.  The last layer's time says how long the whole model takes.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def measure(shape: str, folder: Path, tokens: int, count: int, device: str) -> N
     a_layer = np.diff(lines.ends[: sizes[0]]).mean()
     whole = seconds + (layers - sizes[0]) * a_layer
     print(
-        f"  a layer takes {a_layer:.0f} s, so all {layers} and the head {whole / 3600:.1f} hours; {allowed} GB are allowed"
+        f"  a layer takes {a_layer:.0f} s, so {layers} layers and the head take {whole / 3600:.1f} hours",
+        flush=True,
     )
     if peak() > allowed:
         sys.exit(f"{shape} takes {peak():.2f} GB, more than {allowed}.")

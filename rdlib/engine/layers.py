@@ -193,9 +193,10 @@ class Layer:
     @torch.inference_mode()
     def resume(self, stage: int, record: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """:meth:`run` from one of :data:`STAGES` on; what comes before it is as it was recorded."""
-        attention, mlp = self.module.self_attn, self.module.mlp
         if stage == 0:
             return self.run(record["x"])
+        attention, mlp = self.module.self_attn, self.module.mlp
+        record = {name: x.to(self.network.device) for name, x in record.items()}
         if stage == 1:
             h = record["x"] + attention.o_proj(record["self_attn.o_proj"])
             return h + mlp(self.module.post_attention_layernorm(h))
