@@ -14,7 +14,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
 run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time)
-	@$(BIN)/rdlib run --jobs '$(or $(JOBS),2)' $(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
+	@$(BIN)/rdlib run $(if $(JOBS),--jobs '$(JOBS)' )$(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
@@ -95,6 +95,8 @@ checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compresse
 	.venv-producers/bin/python -m rdlib.tools.producers.autoawq build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.compressed_tensors build/checkpoints
 	$(CT_0_14) -m rdlib.tools.producers.compressed_tensors_legacy build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.mlx_lm build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.exl3 build/checkpoints
 	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m rdlib.tools.producers.modelopt build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.finegrained_fp8 build/checkpoints
