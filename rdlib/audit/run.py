@@ -103,7 +103,12 @@ def _judged(pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", parts: 
         try:
             if broken:
                 raise ValueError(broken)
-            found += all_rows([Task(label, work, depends, len(names))], parts, f"run {label}", jobs=1)
+            found += all_rows(
+                [Task(label, work, depends, int(sum(row["bits"] for row in own)) // 8)],
+                parts,
+                f"run {label}",
+                jobs=1,
+            )
         except ValueError as error:
             found.append({"file": label, "name": "", "group": "all", "note": f"It was not run: {error}"})
     return found
