@@ -17,7 +17,7 @@ from random_checkpoint import write_checkpoint
 from test_experiment import COUNT, FIGURE, TABLE, make
 
 LONG = 3600  # seconds: only there so that nothing hangs for ever
-SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
+SMALL = {"vocabulary": 64, "layers": 1, "hidden": 64, "inner": 96, "key_value": 32}
 
 # Imports once and forks for every run, so that a kill costs no start of Python.
 SERVER = """
@@ -185,7 +185,7 @@ def test_without_room_nothing_half_written_is_taken_for_whole(server, tmp_path, 
     whole = contents(out)
     sizes = sorted({len(data) for data in whole.values()})
     shutil.rmtree(out)
-    for limit in [1, *(size - 1 for size in sizes[:: max(len(sizes) // 6, 1)]), sizes[-1] - 1]:
+    for limit in [1, *(size - 1 for size in sizes[:: max(2 * len(sizes) // KILLS, 1)]), sizes[-1] - 1]:
         end = work(server, LONG, True, "room", limit, *arguments)
         assert end in ("exit 28", "exit 1"), f"{limit} bytes: {end}"
         half = {name for name, data in contents(out).items() if name in whole and data != whole[name]}
