@@ -109,11 +109,6 @@ def finish(server: subprocess.Popen, *arguments: object) -> None:
         time.sleep(0.5)
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    """The same, of a census without its parts: a killed one may leave some of them unfinished."""
-    return {name: data for name, data in contents(folder).items() if not name.startswith("parts/")}
-
-
 def project(root: Path, *cells: str) -> Path:
     """An experiment of two small notebooks, the first with these cells."""
     for folder in ("notebooks", "params", "rdlib/assets"):
@@ -133,44 +128,49 @@ def undertaking(kind: str, folder: Path) -> tuple[tuple[object, ...], Path]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server, tmp_path_factory) -> dict[str, dict[str, bytes]]:
-    """What a run and a census leave behind that nothing disturbs; what is compiled is compiled then."""
-    whole = {}
+def undisturbed(server, tmp_path_factory) -> dict[str, tuple[tuple[object, ...], Path, dict[str, bytes]]]:
+    """A run and a census, where their results are, and what these are; what is compiled is compiled then."""
+    done = {}
     for kind in ("run", "census"):
         arguments, out = undertaking(kind, tmp_path_factory.mktemp(kind))
         assert work(server, LONG, True, *arguments) == "exit 0"
-        whole[kind] = contents(out)
-    return whole
+        done[kind] = arguments, out, contents(out)
+    return done
+
+
+def results(found: dict[str, bytes]) -> dict[str, bytes]:
+    """Without the parts of a census: a killed one may leave some of them unfinished."""
+    return {name: data for name, data in found.items() if not name.startswith("parts/")}
 
 
 @pytest.mark.parametrize("kind", ["run", "census"])
-def test_a_run_or_census_survives_kills(server, undisturbed, tmp_path, kind, tally):
+def test_it_survives_kills(server, undisturbed, kind, tally):
     """Killed at moments uniform over an undisturbed one, again and again, until one gets through."""
-    arguments, out = undertaking(kind, tmp_path)
+    arguments, out, whole = undisturbed[kind]
+    shutil.rmtree(out)
     begin = time.monotonic()
     assert work(server, LONG, True, *arguments) == "exit 0"
-    duration, whole = time.monotonic() - begin, results(out)
-    assert whole.items() <= undisturbed[kind].items(), "whatever the folder"
-    chance, killed, through = random.Random(SEED), 0, 0
+    duration, chance, killed, through = time.monotonic() - begin, random.Random(SEED), 0, 0
     shutil.rmtree(out)
     while killed < KILLS // 2:
         end = work(server, chance.uniform(0, duration), chance.random() < 0.5, *arguments)
         killed += end == "killed"
         if end == "exit 0":
             through += 1
-            assert results(out) == whole, f"after {killed} kills"
+            assert results(contents(out)) == results(whole), f"after {killed} kills"
             shutil.rmtree(out)
     finish(server, *arguments)
-    assert results(out) == whole, f"after {killed} kills"
+    assert results(contents(out)) == results(whole), f"after {killed} kills"
     tally(f"kills of a {kind}", killed)
     tally(f"times that a {kind} was whole in the end", through + 1)
 
 
 @pytest.mark.parametrize("kind", ["run", "census"])
-def test_without_room_nothing_half_written_is_taken_for_whole(server, undisturbed, tmp_path, kind, tally):
+def test_without_room_nothing_half_written_is_taken_for_whole(server, undisturbed, kind, tally):
     """No file may grow beyond a limit: an error of the system in whichever write comes first."""
-    (arguments, out), whole = undertaking(kind, tmp_path), undisturbed[kind]
+    arguments, out, whole = undisturbed[kind]
     sizes = sorted({len(data) for data in whole.values()})
+    shutil.rmtree(out)
     for limit in [1, *(size - 1 for size in sizes[:: max(2 * len(sizes) // KILLS, 1)]), sizes[-1] - 1]:
         end = work(server, LONG, True, "room", limit, *arguments)
         assert end in ("exit 28", "exit 1"), f"{limit} bytes: {end}"
@@ -203,7 +203,9 @@ def test_a_kernel_that_is_left_behind_holds_the_folder(server, undisturbed, tmp_
     make(root, "01_one", COUNT, TABLE)  # the same without the wait
     finish(server, "run", root)
     assert not (root / "notebooks/late").exists()
-    assert contents(root / "build/demo") == undisturbed["run"]
+    whole = undisturbed["run"][2]
+    for name in ("results.csv", "results.parquet", "tables/01_one.parquet", "figures/02_two-line.png"):
+        assert (root / "build/demo" / name).read_bytes() == whole[name]
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
