@@ -84,17 +84,20 @@ checkpoints: export OMP_NUM_THREADS = 1
 checkpoints: export GPTQMODEL_CPU_WORKERS = 2
 checkpoints: export HF_HUB_OFFLINE = 1
 checkpoints: CT_0_14 = PYTHONPATH=build/compressed-tensors-0.14 .venv-producers/bin/python
-checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compressed-tensors-0.14 ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
+checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compressed-tensors-0.14 build/modelopt-0.47 ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
 	rm -rf build/checkpoints
 	.venv-legacy/bin/python -m rdlib.tools.producers.auto_gptq build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.gptqmodel build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.autoawq build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.compressed_tensors build/checkpoints
 	$(CT_0_14) -m rdlib.tools.producers.compressed_tensors_legacy build/checkpoints
+	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m rdlib.tools.producers.modelopt build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
+	$(BIN)/python -m rdlib.tools.producers.finegrained_fp8 build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.compare build/checkpoints $(if $(REPLACE),--replace)
 	for environment in .venv-legacy .venv-producers; do \
 	    $$environment/bin/python -m pytest -q tests/test_checkpoints_direct.py || exit 1; done
+	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m pytest -q tests/test_checkpoints_direct.py -k modelopt
 	$(CT_0_14) -m pytest -q tests/test_checkpoints_direct.py -k compressed_tensors_legacy
 
 clean: ## Remove the results of EXPERIMENT and all caches, but not .venv
@@ -124,6 +127,10 @@ $(READY): pyproject.toml constraints.txt
 
 build/compressed-tensors-0.14: | .venv-producers/.ready
 	.venv-producers/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $@ compressed-tensors==0.14.0
+
+build/modelopt-0.47: | .venv-producers/.ready
+	.venv-producers/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $@ nvidia-modelopt==0.47.0 \
+	    omegaconf==2.4.0 antlr4-python3-runtime==4.9.3 pulp==3.3.2 nvidia-ml-py==13.615.71 ninja==1.13.2
 
 .venv-producers/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv-producers

@@ -155,6 +155,66 @@ def test_scales_of_inputs_and_of_the_cache_are_known_and_decode_nothing(tmp_path
     assert checkpoint.unquantized == [cache] and "input_global_scale" not in checkpoint.table
 
 
+# FP8 and ModelOpt
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16])
+def test_blocks_of_fp8_are_smaller_at_the_edges(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    q, s = rng.standard_normal((70, 100)).astype(E4M3), rng.uniform(0.01, 0.1, (3, 2)).astype(dtype)
+    config = {"quant_method": "fp8", "weight_block_size": [32, 64]}
+    checkpoint = opened(tmp_path, {"weight": q, "weight_scale_inv": s}, config)
+    wide = np.repeat(np.repeat(s.astype(np.float32), 32, 0)[:70], 64, 1)[:, :100] * q.astype(np.float32)
+    assert np.array_equal(only(checkpoint), wide.astype(dtype).astype(np.float32))
+    assert np.array_equal(checkpoint.checkpoint.tensor(f"{STEM}.weight"), wide), "as a model: in float32"
+    assert checkpoint.table.rate.item() == pytest.approx(8 + 8 * s.nbytes / q.size)
+
+
+def modelopt(seed: int = 0) -> tuple[dict, dict, np.ndarray]:
+    """NVFP4 with a scale of scales that multiplies."""
+    tensors, _, _ = nvfp4(seed)
+    S = np.float32(1e-4)
+    q = np.stack([tensors["weight_packed"] & 15, tensors["weight_packed"] >> 4], -1).reshape(8, 64)
+    v = np.array(E2M1 + [-x for x in E2M1], np.float32)[q]
+    W = v * np.repeat(tensors["weight_scale"].astype(np.float32) * S, 16, 1)
+    stored = {
+        "weight": tensors["weight_packed"],
+        "weight_scale": tensors["weight_scale"],
+        "weight_scale_2": S,
+    }
+    settings = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]}
+    return stored, settings, W.astype(BF16).astype(np.float32)
+
+
+def test_modelopt_multiplies_by_its_scale_of_scales(tmp_path):
+    tensors, config, W = modelopt()
+    assert np.array_equal(only(opened(tmp_path, tensors, config)).view(np.uint32), W.view(np.uint32))
+
+
+def test_settings_of_modelopt_may_be_in_a_file_of_their_own(tmp_path):
+    tensors, _, W = modelopt()
+    opened(tmp_path, tensors, {"quant_method": "modelopt", "quant_algo": "NVFP4"})
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    quantization = {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": quantization}))
+    assert np.array_equal(only(QuantizedCheckpoint(tmp_path)), W)
+    quantization["quant_algo"] = "FP8"
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": quantization}))
+    with pytest.raises(ValueError, match=r"up_proj is stored as NVFP4, but the settings say FP8"):
+        only(QuantizedCheckpoint(tmp_path))
+
+
+@pytest.mark.parametrize(("bits", "element"), [(4, ml_dtypes.float4_e2m1fn), (8, ml_dtypes.float8_e4m3fn)])
+def test_mx_of_modelopt(tmp_path, bits, element):
+    rng = np.random.default_rng(0)
+    v, e = (2 * rng.standard_normal((8, 64))).astype(element), rng.integers(110, 130, (8, 2)).astype(np.uint8)
+    q = v.view(np.uint8)
+    tensors = {"weight": q[:, ::2] | q[:, 1::2] << 4 if bits == 4 else v, "weight_scale": e}
+    checkpoint = opened(tmp_path, tensors, {"quant_method": "modelopt", "quant_algo": f"MXFP{bits}"})
+    W = v.astype(np.float32) * np.repeat(2.0 ** (e.astype(np.float32) - 127), 32, 1)
+    assert np.array_equal(only(checkpoint), W) and checkpoint.table.rate.item() == bits + 8 / 32
+
+
 Change = Callable[[dict, dict], None]
 
 
@@ -180,6 +240,11 @@ def groups_of_strangers(tensors: dict, config: dict) -> None:
 
 PACKED = integers(3, True, False)
 NVFP4 = nvfp4()
+MODELOPT = modelopt()
+FP8 = (
+    {"weight": np.ones((64, 64), E4M3), "weight_scale_inv": np.full((2, 2), 0.1, np.float32)},
+    {"quant_method": "fp8", "weight_block_size": [32, 32]},
+)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +284,31 @@ NVFP4 = nvfp4()
         (NVFP4, put("weight_scale", lambda s: s.astype(np.float32)), r"up_proj\.weight_scale is float32"),
         (NVFP4, say(format="mxfp4-pack-quantized"), r"up_proj\.weight_scale is float8_e4m3fn"),
         (NVFP4, say(format="pack-quantized"), r"type = 'float'"),
+        (
+            MODELOPT,
+            put("pre_quant_scale", lambda _: np.ones(64, BF16)),
+            r"up_proj\.pre_quant_scale scales inputs",
+        ),
+        (MODELOPT, drop("weight_scale_2"), r"up_proj is stored as FP8, but the settings say NVFP4"),
+        (MODELOPT, drop("weight_scale"), r"up_proj\.weight_scale is missing"),
+        (MODELOPT, say(quant_algo="W4A16_AWQ"), r"quant_algo = 'w4a16_awq'"),
+        (MODELOPT, say(ignore=["model.layers.0*"]), r"up_proj is quantized, but the settings exclude it"),
+        (MODELOPT, say(ignore=3), r"ignore = 3"),
+        (
+            MODELOPT,
+            put("weight_scale_2", lambda s: s * np.float32(np.nan)),
+            r"up_proj\.weight_scale_2 holds nan",
+        ),
+        (
+            FP8,
+            put("weight_scale", lambda _: np.float32([1])),
+            r"up_proj has both weight_scale_inv and weight_scale",
+        ),
+        (FP8, put("weight_scale_inv", lambda s: s[:1]), r"up_proj\.weight_scale_inv has the shape \(1, 2\)"),
+        (FP8, put("weight_scale_inv", lambda s: s * np.nan), r"up_proj\.weight_scale_inv holds nan"),
+        (FP8, put("weight", lambda w: np.full_like(w, np.nan)), r"up_proj\.weight holds nan"),
+        (FP8, put("weight", lambda w: w.astype(np.int8)), r"up_proj\.weight is int8"),
+        (FP8, say(weight_block_size=[128]), r"weight_block_size = \[128\]"),
     ],
 )
 def test_what_is_not_whole_or_contradicts_itself_is_refused(tmp_path, seed, change, message):

@@ -26,6 +26,8 @@ LEVELS = {f"int{bits}": _padded(np.arange(1 << bits) - (1 << bits - 1)) for bits
     for name, kind in FLOAT_ELEMENTS.items()
 }
 
+LEVELS["e2m1 with one zero"] = LEVELS["e2m1"] + np.float32(0)  # −0 + 0 is 0
+
 
 @dataclass(frozen=True)
 class Levels(Decoder):
@@ -103,6 +105,16 @@ class ActOrderedLevels(ActOrder, Levels):
 
 class ActOrdered(ActOrder, Affine):
     """:class:`Affine` of :class:`ActOrder`."""
+
+
+@dataclass(frozen=True)
+class RoundedScale(Levels):
+    """The same with s rounded to the type of the products before it multiplies, as ModelOpt decodes FP8."""
+
+    def scales(self, code: Code) -> np.ndarray:
+        s = super().scales(code)
+        round_to(self.dtype, s)
+        return s
 
 
 @dataclass(frozen=True)

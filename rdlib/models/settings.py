@@ -10,6 +10,7 @@ FILES = (  # beside config.json
     "quant_config.json",  # of early autoawq
     "quantization_config.json",  # of optimum
 )
+MODELOPT = "hf_quant_config.json"  # of NVIDIA's ModelOpt, one level deeper
 SYNONYMS = {"w_bit": "bits", "q_group_size": "group_size", "checkpoint_format": "format"}
 DECISIVE = ("quant_method", "bits", "group_size", "sym", "desc_act", "format", "version")  # for decoding
 
@@ -37,6 +38,11 @@ class Settings:
         for file in FILES:
             if (folder / file).is_file():
                 self._add(file, without_nulls(read_object(folder / file, self.folder)))
+        if (folder / MODELOPT).is_file():
+            found = without_nulls(read_object(folder / MODELOPT, self.folder)).get("quantization")
+            self._add(
+                MODELOPT, {"quant_method": "modelopt", **found} if isinstance(found, Mapping) else found
+            )
 
     def __bool__(self) -> bool:
         return bool(self._settings)
@@ -89,6 +95,19 @@ class Settings:
             raise ValueError(
                 f"{self.file_of('group_size')} of {self.folder} says group_size = {value!r}, "
                 "which is neither -1 nor a number of inputs."
+            )
+        return value
+
+    def names(self, key: str) -> list[str]:
+        """A setting that is a list of names; none where it is not set.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        value = self.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise ValueError(
+                f"{self.file_of(key)} of {self.folder} says {key} = {value!r}, which are no names."
             )
         return value
 

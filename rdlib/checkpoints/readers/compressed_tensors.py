@@ -26,7 +26,7 @@ import numpy as np
 
 from rdlib.checkpoints.affine import ActOrdered, ActOrderedLevels, Affine, Levels, TwoLevelInverse
 from rdlib.checkpoints.config_groups import Scheme, Schemes
-from rdlib.checkpoints.microscaling import floats, read_mx, read_nvfp4
+from rdlib.checkpoints.narrow_floats import floats, read_mx, read_nvfp4, with_reciprocal
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
 from rdlib.checkpoints.words import unpack, words_for
@@ -115,6 +115,10 @@ class CompressedTensors(Reader):
             streams["g_idx"] = g_idx
         decoder = DECODERS["g_idx" not in streams, "zero" not in streams]
         return EncodedLayer(Code(shape, streams), decoder(scheme.bits, method, scheme.element, tile))
+
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """As ModelOpt has NVFP4."""
+        return with_reciprocal(code)
 
 
 def _index(parts: LayerTensors, scheme: Scheme, shape: tuple[int, int], loose: bool) -> np.ndarray:
