@@ -13,8 +13,8 @@ help: ## Show this list
 	@echo "make TARGET"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/
-	@$(BIN)/rdlib run $(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
+run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time)
+	@$(BIN)/rdlib run $(if $(JOBS),--jobs '$(JOBS)' )$(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))

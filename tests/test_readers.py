@@ -1,6 +1,7 @@
 """Traps of formats, packed by hand; what contradicts itself is refused in a sentence that names the tensor."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from test_checkpoints import gptq_folder
 
-from rdlib.checkpoints import QuantizedCheckpoint
+from rdlib.checkpoints import IN_THE_BOX, QuantizedCheckpoint, aligned
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.weight import Kind
 
 STEM = "model.layers.0.mlp.up_proj"
@@ -213,6 +216,112 @@ def test_mx_of_modelopt(tmp_path, bits, element):
     checkpoint = opened(tmp_path, tensors, {"quant_method": "modelopt", "quant_algo": f"MXFP{bits}"})
     W = v.astype(np.float32) * np.repeat(2.0 ** (e.astype(np.float32) - 127), 32, 1)
     assert np.array_equal(only(checkpoint), W) and checkpoint.table.rate.item() == bits + 8 / 32
+
+
+# GPTQ's relatives
+
+
+@pytest.mark.parametrize("method", ["auto-round", "intel/auto-round"])
+@pytest.mark.parametrize(
+    ("form", "packing"),
+    [
+        ("gptq", {"packing_format": "auto_round:auto_gptq"}),
+        ("gptq", {"backend": "auto_round:gptq:exllamav2"}),
+        ("gptq_v2", {"packing_format": "auto_round"}),
+        ("gptq_v2", {"backend": "auto_round:exllamav2"}),
+        ("gptq_v2", {}),
+    ],
+)
+def test_autoround_is_one_of_the_versions_of_gptq(tmp_path, form, packing, method):
+    W, tensors = gptq_folder(tmp_path, 4, form, ordered=False)
+    settings = {"quant_method": method, "bits": 4, "group_size": 32, "data_type": "int", **packing}
+    checkpoint = opened(tmp_path, tensors, settings)
+    assert np.array_equal(only(checkpoint), W) and checkpoint.method == "AutoRound g32"
+
+
+def test_autoround_in_the_packing_of_awq(tmp_path):
+    source = IN_THE_BOX["multi-head-autoawq"]
+    shutil.copytree(source, tmp_path / "x")
+    config = json.loads((source / "config.json").read_text())
+    own = config["quantization_config"]
+    settings = {"quant_method": "auto-round", "packing_format": "auto_round:auto_awq", "bits": 4}
+    config["quantization_config"] = settings | {"group_size": own["group_size"]}
+    (tmp_path / "x" / "config.json").write_text(json.dumps(config))
+    one, other = QuantizedCheckpoint(source), QuantizedCheckpoint(tmp_path / "x")
+    assert all(np.array_equal(one.tensor(name), other.tensor(name)) for name in one.layers)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"dynamic": {"-:.*down_proj": {}, "+:.*up_proj": {"bits": 8}, ".*": {"bits": 2}}},
+        {"dynamic": {".*mlp.*": {"bits": 8, "group_size": 32}}},
+        {"extra_config": {STEM: {"bits": 8, "group_size": 32, "sym": False}}},
+    ],
+)
+def test_a_matrix_may_have_settings_of_its_own(tmp_path, rules):
+    W, tensors = gptq_folder(tmp_path, 8, "gptq_v2", ordered=False)
+    settings = {"bits": 4, "group_size": 64, "quant_method": "gptq", "checkpoint_format": "gptq_v2"}
+    settings |= rules | ({"group_size": 32} if "group_size" not in str(rules) else {})
+    assert np.array_equal(only(opened(tmp_path, tensors, settings)), W)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"dynamic": {"-:.*up_proj": {}}}, "up_proj is quantized, but dynamic excludes it"),
+        ({"dynamic": {"+:.*(": {}}}, "no regular expression"),
+        ({"dynamic": [1]}, r"dynamic = \[1\], which are no rules"),
+        ({"extra_config": {STEM: {"bits": 16}}}, "up_proj is quantized, but extra_config leaves it"),
+        ({"extra_config": {STEM: {"bits": 5}}}, "bits = 5"),
+        ({"quant_method": "auto-round", "packing_format": "auto_round:fp8"}, "packed by AutoRound as"),
+        (
+            {"quant_method": "auto-round", "data_type": "mx_fp"},
+            "packed by AutoRound as 'auto_round', 'mx_fp'",
+        ),
+    ],
+)
+def test_rules_that_are_not_understood_are_refused(tmp_path, rules, message):
+    _, tensors = gptq_folder(tmp_path, 4, "gptq_v2", ordered=False)
+    settings = {"bits": 4, "group_size": 32, "quant_method": "gptq", "checkpoint_format": "gptq_v2"}
+    with pytest.raises(ValueError, match=message):
+        only(opened(tmp_path, tensors, settings | rules))
+
+
+@pytest.mark.parametrize(
+    "method", ["hqq", "aqlm", "quip", "vptq", "spqr", "eetq", "quanto", "quark", "torchao", "mxfp4", "higgs"]
+)
+def test_what_is_not_read_is_refused_by_name(tmp_path, method):
+    with pytest.raises(ValueError, match=f"was quantized by '{method}'; rdlib reads .*compressed-tensors"):
+        opened(tmp_path, {"W_q": np.zeros((4, 4), np.uint8)}, {"quant_method": method})
+
+
+def test_scales_that_llm_compressor_folds_are_undone(tmp_path):
+    """AWQ of autoawq in the format of compressed-tensors: the recipe beside it says that norms absorbed scales."""
+    source, reference = (
+        QuantizedCheckpoint(IN_THE_BOX["multi-head-autoawq"]),
+        IN_THE_BOX["multi-head-autoawq"],
+    )
+    model = Checkpoint(reference.parent / "multi-head")
+    tensors = {name: source.checkpoint.stored(name) for name in source.unquantized}
+    for name in source.layers:
+        code, stem = source.packed(name).code, name.removesuffix(".weight")
+        tensors |= {
+            f"{stem}.weight_packed": packed(code["index"], 4, False),
+            f"{stem}.weight_scale": code["scale"],
+            f"{stem}.weight_zero_point": packed(code["zero"].T, 4, False).T,
+            f"{stem}.weight_shape": np.array(code.shape),
+        }
+    size = source.packed(source.layers[0]).decoder.tile[1]
+    args = {"num_bits": 4, "strategy": "group", "group_size": size, "symmetric": False}
+    quantized = opened(tmp_path, tensors, compressed(args))
+    with pytest.raises(ValueError, match="was not made of multi-head"):
+        dict(aligned(quantized, model))
+    (tmp_path / "recipe.yaml").write_text(
+        "default_stage:\n  default_modifiers:\n    AWQModifier:\n      duo: both\n"
+    )
+    found, expected = dict(aligned(QuantizedCheckpoint(tmp_path), model)), dict(aligned(source, model))
+    assert all(np.array_equal(found[name].weight, layer.weight) for name, layer in expected.items())
 
 
 Change = Callable[[dict, dict], None]

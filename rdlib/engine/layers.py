@@ -71,6 +71,10 @@ class Layers:
         """The name of the tensor of the output head: that of the embedding where they are tied."""
         return HEAD if HEAD in self._weights else EMBEDDING
 
+    def names(self, number: int) -> list[str]:
+        """Of the tensors of a layer."""
+        return [f"{LAYER}{number}.{key}" for key, _ in self._layers[number].named_parameters()]
+
     def last_layer(self, names: Collection[str]) -> int:
         """The number of the last layer that has one of some tensors; −1 where none has."""
         return max((int(name.split(".")[2]) for name in names if name.startswith(LAYER)), default=-1)

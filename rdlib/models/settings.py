@@ -1,6 +1,7 @@
 """What a checkpoint says about its own quantization, in config.json and in files beside it."""
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 
 from rdlib.models.json_file import read_object, without_nulls
@@ -61,6 +62,12 @@ class Settings:
                 )
             if name not in self._settings:
                 self._settings[name], self._file_of[name] = value, file
+
+    def overridden(self, own: Mapping[str, object]) -> "Settings":
+        """These settings with some others in their place."""
+        found = copy(self)
+        found._settings = self._settings | {SYNONYMS.get(key, key): value for key, value in own.items()}
+        return found
 
     def file_of(self, name: str) -> str:
         """The file that a setting is in; config.json for one that is not set."""
