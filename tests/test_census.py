@@ -320,7 +320,11 @@ def test_an_error_on_a_cluster_that_cannot_be_pickled_ends_the_census(tmp_path):
     folder = write_checkpoint(tmp_path / "model", **SMALL)
     script = FAILING.format(folder=str(folder), out=str(tmp_path / "out"))
     found = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=3600
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=3600,
     )
     assert re.search(r"model\.\S+: _Unpicklable: it broke", found.stdout), found.stderr
 
