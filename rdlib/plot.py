@@ -6,6 +6,8 @@ entropy-coded ones open markers on dashed lines; rotated weights are dotted.  Bo
 grey.  The rate is total bits per weight.
 """
 
+import base64
+import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -118,6 +120,23 @@ def use_style() -> None:
             "svg.hashsalt": "rdlib",
         }
     )
+
+
+def png(figure: Figure) -> str:
+    """The picture in base 64, for a page; the figure is closed."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def svg(figure: Figure) -> str:
+    """The drawing, as an element that a page or a file contains; words stay words; the figure is closed."""
+    text = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def method_style(method: str) -> dict:

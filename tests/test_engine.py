@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import device_table
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,7 +45,8 @@ from rdlib.engine.course import Clock
 from rdlib.engine.layers import Layer, Layers
 from rdlib.engine.resume import question
 from rdlib.engine.room import Room
-from rdlib.functional.divergence import Functional
+from rdlib.engine.text import Text
+from rdlib.functional.divergence import Distribution, Functional
 from rdlib.functional.proxies import error_sizes, with_noise
 from rdlib.measure import output_error
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
@@ -360,6 +362,24 @@ def test_the_size_of_a_chunk_does_not_matter(tmp_path, monkeypatch):
     assert rows[0] == pytest.approx(rows[2], rel=1e-9)
 
 
+def test_what_lies_in_memory_is_computed_on_the_device(tmp_path):
+    """With a device that computes nothing, but refuses tensors of another, as CUDA does."""
+    checkpoint = saved(tiny(), tmp_path)
+    here, there = Layers(checkpoint, "cpu"), Layers(checkpoint, "meta")
+    hidden = torch.randn(2, 12, 16)
+    with here.layer(0) as layer:
+        record = layer.record(hidden)[1]
+    with there.layer(0) as layer, layer.replaced(noisy(tiny(), *layer.names)):
+        assert all(layer.resume(stage, record).is_meta for stage in (1, 2, 3))
+    output = there.output()
+    logits = output(hidden)
+    assert logits.is_meta
+    with pytest.raises(NotImplementedError, match="meta"):  # not: tensors on different devices
+        Text(random_windows(2), Room(), hidden).output(output)
+    with pytest.raises(NotImplementedError, match="meta"):
+        Distribution(logits[0]).compared(logits[1], torch.zeros(12, 1, dtype=torch.int64, device="meta"))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_any_device_gives_the_same(tmp_path, device):
     network = tiny()
@@ -372,6 +392,14 @@ def test_any_device_gives_the_same(tmp_path, device):
     assert here.of(variants[0]).output.to_numpy() == pytest.approx(
         there.of(variants[0]).output.to_numpy(), rel=1e-4
     )
+
+
+def test_the_table_of_devices_compares_a_device_with_itself(tmp_path):
+    windows = [random_windows(6), random_windows(40, seed=1)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(device_table, "QUANTIZERS", {"GPTQ": GPTQ(UniformAsymmetric(3, PerGroup(size=8)))})
+        found = device_table.table(saved(tiny(), tmp_path), windows, ["cpu", "cpu:0"])
+    assert (found.seconds > 0).all() and not found.drop(columns="seconds").to_numpy().any()
 
 
 def test_rounding_makes_the_noise_of_a_network_that_runs_in_bfloat16(tmp_path):
