@@ -25,6 +25,7 @@ import rdlib.functional.divergence
 from rdlib import weights
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, second_moments, walk
+from rdlib.engine.bench import DAMPING
 from rdlib.engine.layers import Layer, Layers
 from rdlib.functional.divergence import Functional
 from rdlib.functional.proxies import error_sizes, with_noise
@@ -153,6 +154,9 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
                 for column, (moments, error) in bounds.items():
                     limit = output_rate(spectrum(moments[name]), error[name], np.mean(W.astype(float) ** 2))
                     assert rows[column][name] == pytest.approx(limit, abs=1e-5)
+            assert rows.feedback_gain[name] == pytest.approx(
+                feedback.feedback_gain(H[name], DAMPING), abs=1e-6
+            )
             if variant.label in found.tensors:
                 assert (found.tensors[variant.label][name] == W_hat).all()
         totals = found.totals(variant)

@@ -12,8 +12,11 @@ from rdlib.functional.proxies import error_sizes
 from rdlib.measure import distances, output_error, sqnr_db
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import layer_and_group
+from rdlib.quantizers.feedback.feedback import feedback_gain
 from rdlib.theory import output_rate, spectrum
 from rdlib.weights import as_float32, remembered
+
+DAMPING = 1e-4  # of H, for what feedback is worth: that of WaterSIC
 
 
 class Bench:
@@ -83,6 +86,7 @@ class Bench:
         if H is not None:
             row |= error_sizes(W, W_hat, H)
             row |= self._judged(name, W, row["output"] / len(W), H, "output")
+            row["feedback_gain"] = feedback_gain(H, DAMPING) if self.limits else float("nan")
         if held_out is not None:
             mse = output_error(as_float32(W) - W_hat, held_out)
             row |= self._judged(name, W, mse, held_out, "held_out")
