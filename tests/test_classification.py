@@ -31,8 +31,8 @@ from rdlib.allocation.plan import uniform_plan
 from rdlib.census import census, stored_tensors
 from rdlib.census.rows import tensor_rows
 from rdlib.checkpoints import IN_THE_BOX, aligned, open_available, open_quantized
-from rdlib.checkpoints.awq import Awq
-from rdlib.checkpoints.gptq import Gptq
+from rdlib.checkpoints.readers.awq import Awq
+from rdlib.checkpoints.readers.gptq import Gptq
 from rdlib.checkpoints.unquantized import left_alone
 from rdlib.code.code import Code
 from rdlib.engine import Stored, Variant, walk

@@ -27,9 +27,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from rdlib.allocation.export import export_model
 from rdlib.census import stored_tensors
 from rdlib.checkpoints import aligned, open_quantized
-from rdlib.checkpoints.gguf import GGUFDecoder
 from rdlib.checkpoints.llama_cpp import LlamaCpp
 from rdlib.checkpoints.lossless import entropies
+from rdlib.checkpoints.readers.gguf import GGUFDecoder
 from rdlib.code.code import Code, Stream
 from rdlib.engine import Stored, Variant, walk
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint

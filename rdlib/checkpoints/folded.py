@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rdlib.checkpoints.identity import refuse_other_model, refuse_other_version
-from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
+from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.code.code import Code
 from rdlib.code.decoder import Decoder
 from rdlib.models.checkpoint import Checkpoint

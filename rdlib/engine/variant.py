@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rdlib.checkpoints.layout import EncodedLayer
+from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.functional.proxies import with_noise
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.quantizers import Quantizer

@@ -23,17 +23,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib.files import sha256, write_whole
+from rdlib.files import as_json, sha256, write_whole
 from rdlib.models.hub import HUB_ID, NAMES
 from rdlib.models.packaged import BY_HAND, SMOLLM2, fetch_packaged, find_packaged
 from rdlib.runs import fingerprint as prints
 from rdlib.runs import notebook, page, report
 from rdlib.runs.check import RESULTS
-from rdlib.runs.fingerprint import as_json
+from rdlib.runs.kept import EFFORT
 from rdlib.runs.parameters import chosen, declared, read
 from rdlib.runs.values import ParameterError
 
-EFFORT = "effort.json"  # of every notebook: seconds, and gigabytes of memory
 PATIENCE = 3.0  # seconds; longer than a kernel outlives the run that started it
 
 

@@ -1,6 +1,5 @@
 """What the results of a notebook depend on: as long as its fingerprint stays, so do they."""
 
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from rdlib.files import content_hash, sha256
+from rdlib.files import as_json, content_hash, sha256
 from rdlib.models import find_model, hub
 from rdlib.models.packaged import SMOLLM2, find_packaged
 from rdlib.runs import notebook
@@ -83,11 +82,6 @@ def files(folder: Path) -> list[Path]:
     """All files below a folder, but for hidden ones and Python's own caches."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return [p for p in found if not any(_is_hidden(part) for part in p.relative_to(folder).parts)]
-
-
-def as_json(value: object) -> bytes:
-    """JSON with one spelling for one value."""
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def python() -> str:

@@ -14,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.checkpoints.affine import Affine, group_label
-from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer, Reader
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
 from rdlib.models.settings import Settings
@@ -23,7 +23,7 @@ from rdlib.models.settings import Settings
 FIELD_OF_COLUMN = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 
 
-class Awq(CheckpointFormat):
+class Awq(Reader):
     """Layers of 4 bits.
 
     Args:
@@ -33,6 +33,7 @@ class Awq(CheckpointFormat):
         ValueError: bits or group size are missing or unknown, or the version is not GEMM.
     """
 
+    quant_methods: ClassVar[tuple[str, ...]] = ("awq",)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     streams: ClassVar[Mapping[str, str]] = {"qweight": "index", "scales": "scale", "qzeros": "zero"}
     scaled_norms: ClassVar[tuple[str, ...]] = ("input_layernorm.weight", "post_attention_layernorm.weight")

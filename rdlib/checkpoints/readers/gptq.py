@@ -29,8 +29,8 @@ from typing import ClassVar
 import numpy as np
 
 from rdlib.checkpoints.affine import ActOrdered, Affine, group_label
-from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer, Reader
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
 from rdlib.models.settings import Settings
@@ -38,7 +38,7 @@ from rdlib.models.settings import Settings
 FORMATS = {None: 1, "gptq": 1, "gptq_v2": 0}  # what is added to a stored zero
 
 
-class Gptq(CheckpointFormat):
+class Gptq(Reader):
     """Layers of 2, 3, 4 or 8 bits.
 
     Args:
@@ -48,6 +48,7 @@ class Gptq(CheckpointFormat):
         ValueError: bits, group size or format are missing or unknown.
     """
 
+    quant_methods: ClassVar[tuple[str, ...]] = ("gptq",)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     streams: ClassVar[Mapping[str, str]] = {
         "qweight": "index",
