@@ -1,5 +1,8 @@
 """A walk layer by layer gives what the whole network gives, and does nothing twice."""
 
+import tempfile
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +14,11 @@ from networks import (
     Reference,
     bfloat16_rounding,
     compare,
+    inputs_of,
     logits_of,
     noisy,
     one_torch_thread,  # noqa: F401
+    quantized_in_turn,
     random_windows,
     saved,
     tiny,
@@ -21,12 +26,14 @@ from networks import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import rdlib.engine.room
 import rdlib.functional.divergence
 from rdlib import weights
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, second_moments, walk
 from rdlib.engine.bench import DAMPING
 from rdlib.engine.layers import Layer, Layers
+from rdlib.engine.room import Room
 from rdlib.functional.divergence import Functional
 from rdlib.functional.proxies import error_sizes, with_noise
 from rdlib.measure import output_error
@@ -165,6 +172,54 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
     assert len(found.points) == 2 * (len(NAMES) + 1)
 
 
+@pytest.mark.parametrize("judged", [True, False])
+def test_sequential_calibration_is_that_of_a_plain_loop(tmp_path, judged):
+    """Beside the same plan calibrated on the model, and a part of it: each with its own matrices and rows."""
+    network, known, text = tiny(), random_windows(250), random_windows(30, seed=1)
+    checkpoint, quantizer = saved(network, tmp_path), GPTQ(UniformAsymmetric(2, PerGroup(size=8)))
+    expected = quantized_in_turn(network, known, quantizer, NAMES)
+    assert len(list(known.batches)) > 1
+    plans = {"all": NAMES, "end": NAMES[7:]}
+    variants = [Variant.by((s, p), plans[p], quantizer, s) for p in plans for s in (True, False)]
+    found = walk(checkpoint, variants, text, known, [(True, "all")], outputs=judged, device="cpu")
+    for name, W_hat in expected.items():
+        np.testing.assert_allclose(found.tensors[True, "all"][name], W_hat, atol=1e-5)
+    of = {variant.label: found.of(variant) for variant in variants}
+    error = {label: rows.output.to_dict() for label, rows in of.items()}
+    equal = [error[True, "all"][name] == error[False, "all"][name] for name in NAMES]
+    assert all(equal[:7]) and not any(equal[7:]), "the first layer is the model's in both"
+    assert all(error[True, "end"][name] == error[False, "all"][name] for name in NAMES[7:14])
+    assert not any(error[True, "end"][name] == error[True, "all"][name] for name in NAMES[14:])
+    H = second_moments(checkpoint, known)
+    for name, W_hat in expected.items():
+        E = checkpoint.tensor(name) - W_hat.astype(np.float64)
+        assert of[True, "all"].output_mse[name] == pytest.approx(output_error(E, H[name]), rel=1e-4)
+    if judged:
+        reference = Reference(network, text)
+        with replaced(network, expected):
+            assert_same(found.outputs[True, "all"], compare(network, reference), 1e-4)
+
+
+def test_sequential_calibration_of_the_head(tmp_path):
+    network, windows = tiny(False), random_windows(60)
+    checkpoint, quantizer = saved(network, tmp_path), GPTQ(Uniform(3))
+    before = noisy(network, NAMES[3], size=1.0)
+    sources = {NAMES[3]: Given(before[NAMES[3]]), HEAD: Quantized(quantizer)}
+    variant = Variant("v", sources, sequential=True)
+    found = walk(checkpoint, [variant], calibration=windows, keep=["v"], device="cpu")
+    with replaced(network, before):
+        X = inputs_of(network, windows, [HEAD])[HEAD].flatten(0, 1).double().numpy()
+    W = checkpoint.tensor(HEAD)
+    expected = quantizer.decode(quantizer.encode(W, X.T @ X / len(X)))
+    np.testing.assert_allclose(found.tensors["v"][HEAD], expected, atol=1e-5)
+
+
+def test_sequential_calibration_takes_a_text(tmp_path):
+    variant = Variant.by("v", NAMES, GPTQ(Uniform(3)), sequential=True)
+    with pytest.raises(ValueError, match="v is calibrated on its own inputs: give a calibration text"):
+        walk(saved(tiny(), tmp_path), [variant], random_windows(), device="cpu")
+
+
 def test_without_outputs_the_rows_are_the_same_and_the_walk_ends_with_the_last_change(tmp_path, monkeypatch):
     checkpoint, texts, ran = saved(tiny(), tmp_path), (random_windows(20), random_windows(30, seed=1)), []
     variants = [Variant.by("v", NAMES[:9], GPTQ(Uniform(3)))]
@@ -209,6 +264,26 @@ def test_hidden_states_that_are_large_go_to_a_file(tmp_path, monkeypatch):
     found = walk(checkpoint, variants, windows, device="cpu", in_memory=100)
     for label, functional in expected.outputs.items():
         assert_same(found.outputs[label], functional)
+
+
+def test_room_in_files_goes_with_its_tensor_and_room_in_memory_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    room = Room(5000)
+    small, large = room((30, 40)), room((30, 40))
+    small[:] = large[:] = torch.arange(40)
+    assert torch.equal(small, large) and not list(tmp_path.iterdir())
+    assert room.left == 200, "the other lies in a file"
+    view = small[3]
+    del small
+    assert room.left == 200 and (view == torch.arange(40)).all()
+    del view
+    assert room.left == 5000
+
+
+def test_where_there_is_no_room_is_said(monkeypatch):
+    monkeypatch.setattr(rdlib.engine.room.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(ValueError, match="use fewer windows, or set TMPDIR"):
+        Room(1000)((30, 40))
 
 
 def test_a_layer_is_forgotten(tmp_path):

@@ -116,17 +116,29 @@ class Variant:
     Args:
         label: by which its results are found.
         sources: name of a tensor → how it is made.
+        sequential: whether H of a layer is that of the variant's own inputs, which come from the layers before as it
+            makes them, instead of the model's.
+
+    References:
+        Sequential calibration: Frantar et al. 2022 (GPTQ), arXiv:2210.17323, section 4; all matrices of a layer see the
+        inputs that they have while the layer is still the model's, as in the authors' code.
     """
 
     label: Hashable
     sources: Mapping[str, Source]
+    sequential: bool = False
 
     @classmethod
-    def by(cls, label: Hashable, names: Iterable[str], source: Source | Quantizer) -> "Variant":
+    def by(
+        cls,
+        label: Hashable,
+        names: Iterable[str],
+        source: Source | Quantizer,
+        sequential: bool = False,
+    ) -> "Variant":
         """Some tensors by one source or quantizer."""
-        return cls(
-            label, dict.fromkeys(names, Quantized(source) if isinstance(source, Quantizer) else source)
-        )
+        source = Quantized(source) if isinstance(source, Quantizer) else source
+        return cls(label, dict.fromkeys(names, source), sequential)
 
     def changes(self, names: Iterable[str]) -> frozenset[Change]:
         """Which of some tensors are made anew, and how."""

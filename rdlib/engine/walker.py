@@ -9,14 +9,12 @@ from collections.abc import Collection, Hashable, Sequence
 
 from tqdm import tqdm
 
-from rdlib.engine.bench import Bench
-from rdlib.engine.branches import Branches, split
+from rdlib.engine.bench import JUDGED, KNOWN, Bench
+from rdlib.engine.branches import Branches
 from rdlib.engine.found import Walk
 from rdlib.engine.layers import NORM, Layers
-from rdlib.engine.moments import Moments
-from rdlib.engine.text import Text
+from rdlib.engine.room import IN_MEMORY, Room
 from rdlib.engine.variant import Variant
-from rdlib.functional.divergence import IN_MEMORY
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import EMBEDDING
 from rdlib.network.windows import Windows
@@ -45,24 +43,32 @@ def walk(
         outputs: whether the variants are run; else the evaluation text gives its H and nothing more, and the walk ends
             with the last layer in which a variant differs.
         device: see :class:`rdlib.engine.layers.Layers`.
-        in_memory: bytes; hidden states of a text that take more go to temporary files.
+        in_memory: bytes; hidden states that take more in all go to temporary files.
 
     Raises:
         ValueError: a variant has a tensor that the model does not have, or one that cannot be made; the message names
-            it; or the model itself gives NaN or infinite logits.
+            it.  A variant is calibrated on its own inputs, and there is no calibration text; or the model itself gives
+            NaN or infinite logits.
     """
     network = Layers(checkpoint, device)
     _refuse_unknown(network, variants)
+    texts = {KNOWN: calibration, JUDGED: evaluation}
+    windows = {name: text for name, text in texts.items() if text is not None}
+    if KNOWN not in windows and (own := next((v for v in variants if v.sequential), None)):
+        raise ValueError(f"{own.label} is calibrated on its own inputs: give a calibration text.")
+    judged = outputs and JUDGED in windows
+    changed = {name for variant in variants for name in variant.sources}
+    ends = judged or changed & {EMBEDDING, NORM, network.head}
     found = Walk(tensors={label: {} for label in keep})
     bench = Bench(checkpoint, found, limits)
-    if evaluation is not None and outputs:
-        known = None if calibration is None else Text(network, calibration, in_memory)
-        _run(network, Branches(network, evaluation, variants, in_memory), known, bench)
-    else:
-        texts = (
-            None if text is None else Text(network, text, in_memory) for text in (calibration, evaluation)
-        )
-        _measure(network, variants, list(texts), bench)
+    branches = Branches(network, variants, windows, judged, Room(in_memory))
+    branches.embed(bench)
+    last = len(network) if ends else network.last_layer(changed) + 1
+    for number in tqdm(range(last), desc="layers", leave=False, delay=5):
+        with network.layer(number) as layer:
+            branches.advance(layer, bench)
+    if ends:
+        found.outputs.update(branches.end(bench))
     return found
 
 
@@ -72,36 +78,3 @@ def _refuse_unknown(network: Layers, variants: Sequence[Variant]) -> None:
         for name in variant.sources:
             if name not in network:
                 raise ValueError(f"{variant.label} changes {name}, which {network.name} does not have.")
-
-
-def _run(network: Layers, branches: Branches, known: Text | None, bench: Bench) -> None:
-    """Every variant is run on the text."""
-    branches.embed(bench)
-    for number in tqdm(range(len(network)), desc="layers", leave=False, delay=5):
-        with network.layer(number) as layer:
-            branches.advance(layer, bench, known and known.advance(layer)[0])
-    bench.found.outputs.update(branches.outputs(bench, known))
-
-
-def _measure(
-    network: Layers, variants: Sequence[Variant], texts: Sequence[Text | None], bench: Bench
-) -> None:
-    """Nothing is run but the model itself, on the texts that are there, as far as a variant differs from it."""
-    changed = {name for variant in variants for name in variant.sources}
-    ends, last = changed & {EMBEDDING, NORM, network.head}, network.last_layer(changed)
-    for number in tqdm(range(len(network) if ends else last + 1), desc="layers", leave=False, delay=5):
-        with network.layer(number) as layer:
-            _make_all(variants, layer.names, bench, *(text and text.advance(layer)[0] for text in texts))
-    if ends:
-        output = network.output()
-        _make_all(variants, ends, bench, *(text and text.output(output) for text in texts))
-
-
-def _make_all(
-    variants: Sequence[Variant], names: Collection[str], bench: Bench, *moments: Moments | None
-) -> None:
-    """The matrices of all variants among some tensors."""
-    tasks = split(variants, names)
-    bench.prepare((changes for changes, _ in tasks), *moments)
-    for changes, same in tasks:
-        bench.make(changes, same)
