@@ -83,15 +83,19 @@ checkpoints: export MKL_CBWR = AVX2
 checkpoints: export OMP_NUM_THREADS = 1
 checkpoints: export GPTQMODEL_CPU_WORKERS = 2
 checkpoints: export HF_HUB_OFFLINE = 1
-checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
+checkpoints: CT_0_14 = PYTHONPATH=build/compressed-tensors-0.14 .venv-producers/bin/python
+checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compressed-tensors-0.14 ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
 	rm -rf build/checkpoints
 	.venv-legacy/bin/python -m rdlib.tools.producers.auto_gptq build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.gptqmodel build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.autoawq build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.compressed_tensors build/checkpoints
+	$(CT_0_14) -m rdlib.tools.producers.compressed_tensors_legacy build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.compare build/checkpoints $(if $(REPLACE),--replace)
 	for environment in .venv-legacy .venv-producers; do \
 	    $$environment/bin/python -m pytest -q tests/test_checkpoints_direct.py || exit 1; done
+	$(CT_0_14) -m pytest -q tests/test_checkpoints_direct.py -k compressed_tensors_legacy
 
 clean: ## Remove the results of EXPERIMENT and all caches, but not .venv
 	rm -rf build/$(EXPERIMENT) .pytest_cache .ruff_cache .hypothesis rdlib.egg-info
@@ -117,6 +121,9 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv-legacy: about 2 GB, a few minutes"
 	@.venv-legacy/bin/python -m pip install -qq --disable-pip-version-check -r requirements-legacy.txt
 	@touch $@
+
+build/compressed-tensors-0.14: | .venv-producers/.ready
+	.venv-producers/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $@ compressed-tensors==0.14.0
 
 .venv-producers/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv-producers

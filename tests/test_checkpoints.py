@@ -82,12 +82,16 @@ def test_a_layer_is_a_code(name):
 
 @pytest.mark.parametrize("name", IN_THE_BOX)
 def test_error_is_that_of_its_bits(name):
-    """In the model's own coordinates Ŵ is W to the accuracy that the bits allow: 6 dB each, less at most 11."""
+    """In the model's own coordinates Ŵ is W to the accuracy that the bits allow: 6 dB each, less at most 11.
+
+    Floats of 8 bits are as accurate as 6 bits: their steps grow with the weights.
+    """
     model = reference(name)
     for layer, packed in aligned(open_quantized(name), model):
         W = model.tensor(layer).astype(np.float64)
         nmse = ((W - packed.weight) ** 2).mean() / W.var()
-        assert 4.0**-packed.decoder.bits < nmse < 12 * 4.0**-packed.decoder.bits, layer
+        bits = 6 if getattr(packed.decoder, "element", "") == "e4m3" else packed.decoder.bits
+        assert 4.0**-bits < nmse < 12 * 4.0**-bits, layer
 
 
 def test_rates_by_hand():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 
+import ml_dtypes
 import numpy as np
 
 from rdlib.models.checkpoint import Checkpoint
@@ -84,6 +85,43 @@ class LayerTensors:
             raise ValueError(f"{self.name(suffix)} is {array.dtype}, but it should be a float type.")
         refuse_non_finite(array, self.name(suffix))
         return array
+
+    def patterns(self, suffix: str, *dtypes: str, dimensions: int) -> np.ndarray:
+        """The bytes of a tensor of one of some types of 8 bits, uint8.
+
+        Raises:
+            ValueError: it is missing, holds NaN, or is of another type or number of dimensions.
+        """
+        array = self.integers(suffix, *dtypes, dimensions=dimensions)
+        if array.dtype.name.startswith("float8"):
+            refuse_non_finite(array, self.name(suffix))
+        return np.ascontiguousarray(array).view(np.uint8)
+
+    def exponents(self, suffix: str) -> np.ndarray:
+        """Bytes e that stand for 2^(e − 127), float8_e8m0fnu (n, m).
+
+        Raises:
+            ValueError: they are missing, of another type or number of dimensions, or one is 255, which is NaN.
+        """
+        array = self.integers(suffix, "uint8", "float8_e8m0fnu", dimensions=2).view(ml_dtypes.float8_e8m0fnu)
+        refuse_non_finite(array, self.name(suffix))
+        return array
+
+    def tiled(self, suffix: str, shape: tuple[int, ...], reason: str, *dtypes: str) -> np.ndarray:
+        """A tensor with a number for each tile: of a float type, or of one of some others; axes of 1 may be left out.
+
+        Raises:
+            ValueError: it is missing, or of another type or shape than ``reason`` makes it, or holds NaN or Inf.
+        """
+        found = self._shape(suffix) if suffix in self else ()
+        array = (
+            self.integers(suffix, *dtypes, dimensions=len(found))
+            if dtypes
+            else self.floats(suffix, dimensions=len(found))
+        )
+        if [n for n in found if n != 1] != [n for n in shape if n != 1]:
+            self.expect(suffix, array, shape, reason)
+        return array.reshape(shape)
 
     def octets(self, suffix: str) -> np.ndarray:
         """The bytes of a tensor, whatever type they were stored as, uint8 (n,).

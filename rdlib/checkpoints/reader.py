@@ -16,8 +16,9 @@ from typing import ClassVar, Self
 import numpy as np
 
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.code.code import Code
+from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
+from rdlib.code.floats import Float
 from rdlib.models.checkpoint import Checkpoint
 
 
@@ -47,6 +48,11 @@ class EncodedLayer:
     def weight(self) -> np.ndarray:
         """Ŵ, float32 (out, in); decoded once."""
         return self.decoder.decode(self.code)
+
+
+def stored(values: np.ndarray) -> Stream:
+    """Numbers as a file has them, at the width of their type."""
+    return Stream(values, Float(values.dtype.name))
 
 
 class Reader(ABC):

@@ -3,6 +3,7 @@
 from rdlib.extras import extra
 
 with extra("models", "rdlib.engine"):
+    from rdlib.engine.curvature import Curvature, curvature
     from rdlib.engine.found import Walk
     from rdlib.engine.layers import Layers
     from rdlib.engine.moments import Moments, bias_of_limits

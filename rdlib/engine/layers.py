@@ -160,10 +160,14 @@ class Layer:
                 stack.enter_context(_set(self.module, name.removeprefix(self.prefix), new))
             yield
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What leaves the layer, (windows, length, hidden), where x enters it; x may take gradients."""
+        return self.network._model(inputs_embeds=x.to(self.network.device), use_cache=False).last_hidden_state
+
     @torch.inference_mode()
     def run(self, x: torch.Tensor) -> torch.Tensor:
-        """What leaves the layer, (windows, length, hidden), where x enters it."""
-        return self.network._model(inputs_embeds=x.to(self.network.device), use_cache=False).last_hidden_state
+        """:meth:`forward` without gradients."""
+        return self.forward(x)
 
     @torch.inference_mode()
     def record(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -70,7 +70,7 @@ class Text:
         for batch in self.windows.batches:
             y, record = layer.record(self.hidden[batch])
             for name in STAGES:
-                sums[name] = sums[name] + _squares(record[name])
+                sums[name] = sums[name] + squares(record[name])
             take(batch, y, record)
         return self._moments({layer.prefix + name: S for name, S in sums.items()})
 
@@ -89,7 +89,7 @@ class Text:
     def output(self, output: Output) -> Moments:
         """H of the inputs of the head, after the last layer."""
         return self._moments(
-            {"lm_head": sum(_squares(output.norm(self.hidden[b])) for b in self.windows.batches)}
+            {"lm_head": sum(squares(output.norm(self.hidden[b])) for b in self.windows.batches)}
         )
 
     def _moments(self, sums: dict[str, np.ndarray]) -> Moments:
@@ -127,7 +127,7 @@ def second_moments(
     return Moments(inputs, len(windows) * windows.length)
 
 
-def _squares(x: torch.Tensor) -> np.ndarray:
-    """Xᵀ X of inputs (windows, length, in), float64 (in, in)."""
+def squares(x: torch.Tensor) -> np.ndarray:
+    """Xᵀ X of vectors (…, in), float64 (in, in)."""
     X = x.flatten(0, -2)
     return (X.T @ X).cpu().numpy().astype(np.float64)

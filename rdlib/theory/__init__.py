@@ -29,3 +29,4 @@ from rdlib.theory.high_resolution import (
 from rdlib.theory.output import det_distortion, output_distortion, output_rate, sample_size_bias, spectrum
 from rdlib.theory.rate_distortion import RateDistortion
 from rdlib.theory.water_filling import WaterFilling, water_filling, water_filling_at_rate
+from rdlib.theory.whole_model import ModelLimit, Share

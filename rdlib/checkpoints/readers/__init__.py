@@ -3,7 +3,8 @@
 from rdlib.checkpoints.reader import Reader
 from rdlib.checkpoints.readers.awq import Awq
 from rdlib.checkpoints.readers.bitsandbytes import BitsAndBytes4, BitsAndBytes8
+from rdlib.checkpoints.readers.compressed_tensors import CompressedTensors
 from rdlib.checkpoints.readers.gguf import GGUFReader
 from rdlib.checkpoints.readers.gptq import Gptq
 
-READERS: tuple[type[Reader], ...] = (GGUFReader, Gptq, Awq, BitsAndBytes4, BitsAndBytes8)
+READERS: tuple[type[Reader], ...] = (GGUFReader, Gptq, Awq, BitsAndBytes4, BitsAndBytes8, CompressedTensors)

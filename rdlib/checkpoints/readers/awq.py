@@ -63,7 +63,8 @@ class Awq(Reader):
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
             "zero": Stream.fixed(self._columns(qzeros, outputs), 1 << self.bits),
         }
-        return EncodedLayer(Code((outputs, inputs), streams), Affine(self.bits, self.method, width))
+        decoder = Affine(self.bits, self.method, f"int{self.bits}", (1, width))
+        return EncodedLayer(Code((outputs, inputs), streams), decoder)
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         """Zero points stored less one, as GPTQ's are, and columns in their own order: mistakes of converters."""
@@ -78,5 +79,5 @@ class Awq(Reader):
 
     def _columns(self, words: np.ndarray, outputs: int) -> np.ndarray:
         """Fields in the order of the columns, uint8 (out, rows of ``words``)."""
-        fields = unpack(np.ascontiguousarray(words.T), self.bits, 8 * words.shape[1])
-        return fields.reshape(-1, 8, len(words))[:, FIELD_OF_COLUMN].reshape(-1, len(words))[:outputs]
+        fields = unpack(words, self.bits, 8 * words.shape[1]).reshape(len(words), -1, 8)
+        return np.ascontiguousarray(fields[..., FIELD_OF_COLUMN].reshape(len(words), -1)[:, :outputs].T)

@@ -86,22 +86,22 @@ class Gptq(Reader):
         parts.expect("scales", scales, (groups, outputs), reason)
         qzeros = parts.integers("qzeros", "int32", dimensions=2)
         parts.expect("qzeros", qzeros, (groups, words_for(outputs, self.bits)), reason)
-        index = np.ascontiguousarray(unpack(qweight, self.bits, inputs).T)
+        index = unpack(qweight.T, self.bits, inputs)
         streams = {
             "index": Stream.fixed(index, 1 << self.bits),
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
             "zero": Stream.fixed(self._zeros(parts, qzeros, outputs), 1 << self.bits),
         }
-        group = self._groups(parts, inputs, groups)
+        group, how = self._groups(parts, inputs, groups), (self.bits, self.method, f"int{self.bits}")
         if np.array_equal(group, np.arange(inputs) // width):
-            decoder = Affine(self.bits, self.method, width)
+            decoder = Affine(*how, (1, width))
         elif self.reordered is False:
             raise ValueError(
                 f"{parts.name('g_idx')} puts inputs together that are no neighbours, but the settings say desc_act = "
                 "false: correct the one that is wrong."
             )
         else:
-            decoder = ActOrdered(self.bits, self.method, width)
+            decoder = ActOrdered(*how, (1, width))
             streams["g_idx"] = Stream.fixed(group, groups)
         return EncodedLayer(Code((outputs, inputs), streams), decoder)
 
@@ -141,11 +141,11 @@ class Gptq(Reader):
         }
 
     def _decoded_zeros(self, qzeros: np.ndarray, outputs: int) -> np.ndarray:
-        words = np.ascontiguousarray(qzeros.T)
         if self.borrows:
             ones = sum(self.offset << shift for shift in range(0, 32, self.bits))
-            return unpack((words.view("<u4") + np.uint32(ones)).view("<i4"), self.bits, outputs)
-        return (unpack(words, self.bits, outputs) + np.uint8(self.offset)) & np.uint8((1 << self.bits) - 1)
+            qzeros = (qzeros.view("<u4") + np.uint32(ones)).view("<i4")
+            return unpack(qzeros, self.bits, outputs).T
+        return (unpack(qzeros, self.bits, outputs).T + np.uint8(self.offset)) & np.uint8((1 << self.bits) - 1)
 
     def _groups(self, parts: LayerTensors, inputs: int, groups: int) -> np.ndarray:
         """The group of every input, (in,)."""
