@@ -29,6 +29,7 @@ from rdlib.quantizers import (
     Q8_0,
     ActOrder,
     BitshiftTrellis,
+    ComputedTrellis,
     DoubleQuantized,
     EcsqCentroid,
     EcsqMidpoint,
@@ -144,6 +145,7 @@ EXACT_ON_CONSTANTS += VECTOR
 TRELLIS = [
     BitshiftTrellis(2, 8),
     BitshiftTrellis(3),
+    ComputedTrellis(2, 8),
     TrellisCoded(4, 4),
     TrellisCoded(2),
     EntropyCodedTrellis(4, 8),

@@ -1,6 +1,7 @@
 """Traps of formats, packed by hand; what contradicts itself is refused in a sentence that names the tensor."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from test_checkpoints import gptq_folder
 
-from rdlib.checkpoints import QuantizedCheckpoint
+from rdlib.checkpoints import IN_THE_BOX, QuantizedCheckpoint, aligned
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.weight import Kind
 
 STEM = "model.layers.0.mlp.up_proj"
@@ -155,6 +158,172 @@ def test_scales_of_inputs_and_of_the_cache_are_known_and_decode_nothing(tmp_path
     assert checkpoint.unquantized == [cache] and "input_global_scale" not in checkpoint.table
 
 
+# FP8 and ModelOpt
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16])
+def test_blocks_of_fp8_are_smaller_at_the_edges(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    q, s = rng.standard_normal((70, 100)).astype(E4M3), rng.uniform(0.01, 0.1, (3, 2)).astype(dtype)
+    config = {"quant_method": "fp8", "weight_block_size": [32, 64]}
+    checkpoint = opened(tmp_path, {"weight": q, "weight_scale_inv": s}, config)
+    wide = np.repeat(np.repeat(s.astype(np.float32), 32, 0)[:70], 64, 1)[:, :100] * q.astype(np.float32)
+    assert np.array_equal(only(checkpoint), wide.astype(dtype).astype(np.float32))
+    assert np.array_equal(checkpoint.checkpoint.tensor(f"{STEM}.weight"), wide), "as a model: in float32"
+    assert checkpoint.table.rate.item() == pytest.approx(8 + 8 * s.nbytes / q.size)
+
+
+def modelopt(seed: int = 0) -> tuple[dict, dict, np.ndarray]:
+    """NVFP4 with a scale of scales that multiplies."""
+    tensors, _, _ = nvfp4(seed)
+    S = np.float32(1e-4)
+    q = np.stack([tensors["weight_packed"] & 15, tensors["weight_packed"] >> 4], -1).reshape(8, 64)
+    v = np.array(E2M1 + [-x for x in E2M1], np.float32)[q]
+    W = v * np.repeat(tensors["weight_scale"].astype(np.float32) * S, 16, 1)
+    stored = {
+        "weight": tensors["weight_packed"],
+        "weight_scale": tensors["weight_scale"],
+        "weight_scale_2": S,
+    }
+    settings = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]}
+    return stored, settings, W.astype(BF16).astype(np.float32)
+
+
+def test_modelopt_multiplies_by_its_scale_of_scales(tmp_path):
+    tensors, config, W = modelopt()
+    assert np.array_equal(only(opened(tmp_path, tensors, config)).view(np.uint32), W.view(np.uint32))
+
+
+def test_settings_of_modelopt_may_be_in_a_file_of_their_own(tmp_path):
+    tensors, _, W = modelopt()
+    opened(tmp_path, tensors, {"quant_method": "modelopt", "quant_algo": "NVFP4"})
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    quantization = {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": quantization}))
+    assert np.array_equal(only(QuantizedCheckpoint(tmp_path)), W)
+    quantization["quant_algo"] = "FP8"
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": quantization}))
+    with pytest.raises(ValueError, match=r"up_proj is stored as NVFP4, but the settings say FP8"):
+        only(QuantizedCheckpoint(tmp_path))
+
+
+@pytest.mark.parametrize(("bits", "element"), [(4, ml_dtypes.float4_e2m1fn), (8, ml_dtypes.float8_e4m3fn)])
+def test_mx_of_modelopt(tmp_path, bits, element):
+    rng = np.random.default_rng(0)
+    v, e = (2 * rng.standard_normal((8, 64))).astype(element), rng.integers(110, 130, (8, 2)).astype(np.uint8)
+    q = v.view(np.uint8)
+    tensors = {"weight": q[:, ::2] | q[:, 1::2] << 4 if bits == 4 else v, "weight_scale": e}
+    checkpoint = opened(tmp_path, tensors, {"quant_method": "modelopt", "quant_algo": f"MXFP{bits}"})
+    W = v.astype(np.float32) * np.repeat(2.0 ** (e.astype(np.float32) - 127), 32, 1)
+    assert np.array_equal(only(checkpoint), W) and checkpoint.table.rate.item() == bits + 8 / 32
+
+
+# GPTQ's relatives
+
+
+@pytest.mark.parametrize("method", ["auto-round", "intel/auto-round"])
+@pytest.mark.parametrize(
+    ("form", "packing"),
+    [
+        ("gptq", {"packing_format": "auto_round:auto_gptq"}),
+        ("gptq", {"backend": "auto_round:gptq:exllamav2"}),
+        ("gptq_v2", {"packing_format": "auto_round"}),
+        ("gptq_v2", {"backend": "auto_round:exllamav2"}),
+        ("gptq_v2", {}),
+    ],
+)
+def test_autoround_is_one_of_the_versions_of_gptq(tmp_path, form, packing, method):
+    W, tensors = gptq_folder(tmp_path, 4, form, ordered=False)
+    settings = {"quant_method": method, "bits": 4, "group_size": 32, "data_type": "int", **packing}
+    checkpoint = opened(tmp_path, tensors, settings)
+    assert np.array_equal(only(checkpoint), W) and checkpoint.method == "AutoRound g32"
+
+
+def test_autoround_in_the_packing_of_awq(tmp_path):
+    source = IN_THE_BOX["multi-head-autoawq"]
+    shutil.copytree(source, tmp_path / "x")
+    config = json.loads((source / "config.json").read_text())
+    own = config["quantization_config"]
+    settings = {"quant_method": "auto-round", "packing_format": "auto_round:auto_awq", "bits": 4}
+    config["quantization_config"] = settings | {"group_size": own["group_size"]}
+    (tmp_path / "x" / "config.json").write_text(json.dumps(config))
+    one, other = QuantizedCheckpoint(source), QuantizedCheckpoint(tmp_path / "x")
+    assert all(np.array_equal(one.tensor(name), other.tensor(name)) for name in one.layers)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"dynamic": {"-:.*down_proj": {}, "+:.*up_proj": {"bits": 8}, ".*": {"bits": 2}}},
+        {"dynamic": {".*mlp.*": {"bits": 8, "group_size": 32}}},
+        {"extra_config": {STEM: {"bits": 8, "group_size": 32, "sym": False}}},
+    ],
+)
+def test_a_matrix_may_have_settings_of_its_own(tmp_path, rules):
+    W, tensors = gptq_folder(tmp_path, 8, "gptq_v2", ordered=False)
+    settings = {"bits": 4, "group_size": 64, "quant_method": "gptq", "checkpoint_format": "gptq_v2"}
+    settings |= rules | ({"group_size": 32} if "group_size" not in str(rules) else {})
+    assert np.array_equal(only(opened(tmp_path, tensors, settings)), W)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"dynamic": {"-:.*up_proj": {}}}, "up_proj is quantized, but dynamic excludes it"),
+        ({"dynamic": {"+:.*(": {}}}, "no regular expression"),
+        ({"dynamic": [1]}, r"dynamic = \[1\], which are no rules"),
+        ({"extra_config": {STEM: {"bits": 16}}}, "up_proj is quantized, but extra_config leaves it"),
+        ({"extra_config": {STEM: {"bits": 5}}}, "bits = 5"),
+        ({"quant_method": "auto-round", "packing_format": "auto_round:fp8"}, "packed by AutoRound as"),
+        (
+            {"quant_method": "auto-round", "data_type": "mx_fp"},
+            "packed by AutoRound as 'auto_round', 'mx_fp'",
+        ),
+    ],
+)
+def test_rules_that_are_not_understood_are_refused(tmp_path, rules, message):
+    _, tensors = gptq_folder(tmp_path, 4, "gptq_v2", ordered=False)
+    settings = {"bits": 4, "group_size": 32, "quant_method": "gptq", "checkpoint_format": "gptq_v2"}
+    with pytest.raises(ValueError, match=message):
+        only(opened(tmp_path, tensors, settings | rules))
+
+
+@pytest.mark.parametrize(
+    "method", ["hqq", "aqlm", "quip", "vptq", "spqr", "eetq", "quanto", "quark", "torchao", "mxfp4", "higgs"]
+)
+def test_what_is_not_read_is_refused_by_name(tmp_path, method):
+    with pytest.raises(ValueError, match=f"was quantized by '{method}'; rdlib reads .*compressed-tensors"):
+        opened(tmp_path, {"W_q": np.zeros((4, 4), np.uint8)}, {"quant_method": method})
+
+
+def test_scales_that_llm_compressor_folds_are_undone(tmp_path):
+    """AWQ of autoawq in the format of compressed-tensors: the recipe beside it says that norms absorbed scales."""
+    source, reference = (
+        QuantizedCheckpoint(IN_THE_BOX["multi-head-autoawq"]),
+        IN_THE_BOX["multi-head-autoawq"],
+    )
+    model = Checkpoint(reference.parent / "multi-head")
+    tensors = {name: source.checkpoint.stored(name) for name in source.unquantized}
+    for name in source.layers:
+        code, stem = source.packed(name).code, name.removesuffix(".weight")
+        tensors |= {
+            f"{stem}.weight_packed": packed(code["index"], 4, False),
+            f"{stem}.weight_scale": code["scale"],
+            f"{stem}.weight_zero_point": packed(code["zero"].T, 4, False).T,
+            f"{stem}.weight_shape": np.array(code.shape),
+        }
+    size = source.packed(source.layers[0]).decoder.tile[1]
+    args = {"num_bits": 4, "strategy": "group", "group_size": size, "symmetric": False}
+    quantized = opened(tmp_path, tensors, compressed(args))
+    with pytest.raises(ValueError, match="was not made of multi-head"):
+        dict(aligned(quantized, model))
+    (tmp_path / "recipe.yaml").write_text(
+        "default_stage:\n  default_modifiers:\n    AWQModifier:\n      duo: both\n"
+    )
+    found, expected = dict(aligned(QuantizedCheckpoint(tmp_path), model)), dict(aligned(source, model))
+    assert all(np.array_equal(found[name].weight, layer.weight) for name, layer in expected.items())
+
+
 Change = Callable[[dict, dict], None]
 
 
@@ -180,6 +349,11 @@ def groups_of_strangers(tensors: dict, config: dict) -> None:
 
 PACKED = integers(3, True, False)
 NVFP4 = nvfp4()
+MODELOPT = modelopt()
+FP8 = (
+    {"weight": np.ones((64, 64), E4M3), "weight_scale_inv": np.full((2, 2), 0.1, np.float32)},
+    {"quant_method": "fp8", "weight_block_size": [32, 32]},
+)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +393,31 @@ NVFP4 = nvfp4()
         (NVFP4, put("weight_scale", lambda s: s.astype(np.float32)), r"up_proj\.weight_scale is float32"),
         (NVFP4, say(format="mxfp4-pack-quantized"), r"up_proj\.weight_scale is float8_e4m3fn"),
         (NVFP4, say(format="pack-quantized"), r"type = 'float'"),
+        (
+            MODELOPT,
+            put("pre_quant_scale", lambda _: np.ones(64, BF16)),
+            r"up_proj\.pre_quant_scale scales inputs",
+        ),
+        (MODELOPT, drop("weight_scale_2"), r"up_proj is stored as FP8, but the settings say NVFP4"),
+        (MODELOPT, drop("weight_scale"), r"up_proj\.weight_scale is missing"),
+        (MODELOPT, say(quant_algo="W4A16_AWQ"), r"quant_algo = 'w4a16_awq'"),
+        (MODELOPT, say(ignore=["model.layers.0*"]), r"up_proj is quantized, but the settings exclude it"),
+        (MODELOPT, say(ignore=3), r"ignore = 3"),
+        (
+            MODELOPT,
+            put("weight_scale_2", lambda s: s * np.float32(np.nan)),
+            r"up_proj\.weight_scale_2 holds nan",
+        ),
+        (
+            FP8,
+            put("weight_scale", lambda _: np.float32([1])),
+            r"up_proj has both weight_scale_inv and weight_scale",
+        ),
+        (FP8, put("weight_scale_inv", lambda s: s[:1]), r"up_proj\.weight_scale_inv has the shape \(1, 2\)"),
+        (FP8, put("weight_scale_inv", lambda s: s * np.nan), r"up_proj\.weight_scale_inv holds nan"),
+        (FP8, put("weight", lambda w: np.full_like(w, np.nan)), r"up_proj\.weight holds nan"),
+        (FP8, put("weight", lambda w: w.astype(np.int8)), r"up_proj\.weight is int8"),
+        (FP8, say(weight_block_size=[128]), r"weight_block_size = \[128\]"),
     ],
 )
 def test_what_is_not_whole_or_contradicts_itself_is_refused(tmp_path, seed, change, message):

@@ -26,6 +26,8 @@ LEVELS = {f"int{bits}": _padded(np.arange(1 << bits) - (1 << bits - 1)) for bits
     for name, kind in FLOAT_ELEMENTS.items()
 }
 
+LEVELS["e2m1 with one zero"] = LEVELS["e2m1"] + np.float32(0)  # −0 + 0 is 0
+
 
 @dataclass(frozen=True)
 class Levels(Decoder):
@@ -106,6 +108,16 @@ class ActOrdered(ActOrder, Affine):
 
 
 @dataclass(frozen=True)
+class RoundedScale(Levels):
+    """The same with s rounded to the type of the products before it multiplies, as ModelOpt decodes FP8."""
+
+    def scales(self, code: Code) -> np.ndarray:
+        s = super().scales(code)
+        round_to(self.dtype, s)
+        return s
+
+
+@dataclass(frozen=True)
 class TwoLevel(Levels):
     """ŵ = s·S·v[q]: scales s of few bits, times one S for the matrix, a stream ``scale_scale`` (float32)."""
 
@@ -119,6 +131,34 @@ class TwoLevelInverse(Levels):
 
     def scales(self, code: Code) -> np.ndarray:
         return super().scales(code) / code.number("scale_scale")
+
+
+@dataclass(frozen=True)
+class Shifted(Decoder):
+    """ŵ = s·q + m with a scale s and a minimum m of one float type for every group of neighbours in a row.
+
+    Product and sum are each rounded to that type, as in MLX, whose arithmetic is in it.  Streams: ``index`` (q,
+    ``bits`` bits), ``scale``, ``minimum``.
+
+    Args:
+        bits: of an index.
+        method: name in tables and plots.
+        group_size: inputs that share a scale and a minimum.
+    """
+
+    bits: int
+    method: str
+    group_size: int
+
+    def reconstruct(self, code: Code) -> np.ndarray:
+        s, m = code["scale"], code["minimum"]
+        W = code["index"].astype(np.float32)
+        groups = W.reshape(*s.shape, self.group_size)
+        groups *= s.astype(np.float32)[..., None]  # exact: 11 bits of s times 8 of q
+        round_to(s.dtype.name, W)
+        groups += m.astype(np.float32)[..., None]
+        round_to(s.dtype.name, W)
+        return W
 
 
 @njit(cache=True, error_model="numpy")

@@ -61,26 +61,36 @@ class LayerTensors:
         self._expect_dimensions(suffix, shape, dimensions)
         return shape
 
-    def integers(self, suffix: str, *dtypes: str, dimensions: int) -> np.ndarray:
-        """A tensor of one of some integer types.
+    def dtype(self, suffix: str) -> str:
+        """The type of a tensor.
+
+        Raises:
+            ValueError: it is missing.
+        """
+        return self._take(suffix).dtype.name
+
+    def integers(self, suffix: str, *dtypes: str, dimensions: int | None = None) -> np.ndarray:
+        """A tensor of one of some integer types, of any number of dimensions where None.
 
         Raises:
             ValueError: it is missing, or of another type or number of dimensions.
         """
         array = self._take(suffix)
-        self._expect_dimensions(suffix, array.shape, dimensions)
+        if dimensions is not None:
+            self._expect_dimensions(suffix, array.shape, dimensions)
         if array.dtype.name not in dtypes:
             raise ValueError(f"{self.name(suffix)} is {array.dtype}, but it should be {' or '.join(dtypes)}.")
         return array
 
-    def floats(self, suffix: str, *, dimensions: int) -> np.ndarray:
-        """A tensor of float16, bfloat16 or float32.
+    def floats(self, suffix: str, *, dimensions: int | None = None) -> np.ndarray:
+        """A tensor of float16, bfloat16 or float32, of any number of dimensions where None.
 
         Raises:
             ValueError: it is missing, holds NaN or Inf, or is of another type or number of dimensions.
         """
         array = self._take(suffix)
-        self._expect_dimensions(suffix, array.shape, dimensions)
+        if dimensions is not None:
+            self._expect_dimensions(suffix, array.shape, dimensions)
         if array.dtype not in DTYPES:
             raise ValueError(f"{self.name(suffix)} is {array.dtype}, but it should be a float type.")
         refuse_non_finite(array, self.name(suffix))
@@ -113,13 +123,8 @@ class LayerTensors:
         Raises:
             ValueError: it is missing, or of another type or shape than ``reason`` makes it, or holds NaN or Inf.
         """
-        found = self._shape(suffix) if suffix in self else ()
-        array = (
-            self.integers(suffix, *dtypes, dimensions=len(found))
-            if dtypes
-            else self.floats(suffix, dimensions=len(found))
-        )
-        if [n for n in found if n != 1] != [n for n in shape if n != 1]:
+        array = self.integers(suffix, *dtypes) if dtypes else self.floats(suffix)
+        if [n for n in array.shape if n != 1] != [n for n in shape if n != 1]:
             self.expect(suffix, array, shape, reason)
         return array.reshape(shape)
 

@@ -1,7 +1,8 @@
 """The bench: the matrices of a layer are made here, each once for all variants, and measured."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -39,6 +40,9 @@ class Bench:
         self._awaited: Counter[Change] = Counter()
         self._made: dict[Change, Made] = {}
         self._moments: Mapping[str, Moments] = {}
+        self.step: Callable[..., AbstractContextManager] = lambda *kind: (
+            nullcontext()
+        )  # is put around each step
 
     def prepare(
         self, tasks: Iterable[frozenset[Change]], moments: Mapping[str, Moments] | None = None
@@ -68,9 +72,9 @@ class Bench:
         tensors = {}
         for change in filter(changes.__contains__, variants[0].sources.items()):  # in their order
             name, _ = change
-            tensors[name], row = self._measured(*change, own) if own else self._shared(change)
+            tensors[name], row = self._timed(change, own) if own else self._shared(change)
             for variant in variants:
-                self.found.rows.setdefault(variant.label, {})[name] = row
+                self.found.rows[variant.label][name] = row
             self._awaited[change] -= 1
             if not self._awaited[change]:
                 self._made.pop(change, None)
@@ -80,8 +84,13 @@ class Bench:
 
     def _shared(self, change: Change) -> Made:
         if change not in self._made:
-            self._made[change] = self._measured(*change, self._moments.get(KNOWN))
+            self._made[change] = self._timed(change, self._moments.get(KNOWN))
         return self._made[change]
+
+    def _timed(self, change: Change, moments: Moments | None) -> Made:
+        name, source = change
+        with self.step("made", source, layer_and_group(name)[1]):
+            return self._measured(name, source, moments)
 
     def _measured(self, name: str, source: Source, moments: Moments | None) -> Made:
         """Ŵ of a tensor, made with some H, and its row."""

@@ -1,7 +1,8 @@
 """The variants of a model on their texts: which are still one, and what enters the next layer in each."""
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -63,6 +64,9 @@ class Branches:
         self.unchanged = list(variants)  # which are the model until now
         self.model = {name: Text.embedded(network, text, room) for name, text in windows.items()}
         self.others: list[Branch] = []
+        self.step: Callable[..., AbstractContextManager] = lambda *kind: (
+            nullcontext()
+        )  # is put around each step
 
     def runs_on(self, variants: Sequence[Variant]) -> list[str]:
         """The texts that some variants, which are one, run on."""
@@ -91,7 +95,8 @@ class Branches:
         recorded = {name for _, same in leaving for name in self.runs_on(same)}
         moments, records = {}, {}
         for name, text in self.model.items():
-            moments[name], records[name] = text.advance(layer, name in recorded)
+            with self.step("run", name):
+                moments[name], records[name] = text.advance(layer, name in recorded)
         tasks = [split(branch.variants, layer.names) for branch in before]
         bench.prepare([changes for part in (leaving, *tasks) for changes, _ in part], moments)
         self.others = [self._left(layer, bench, *task, records) for task in leaving]
@@ -119,23 +124,25 @@ class Branches:
         with layer.replaced(tensors if self.runs_on(same) else {}):
             for name in self.runs_on(same):
                 record = records[name]
-                texts[name] = self.model[name].passed(
-                    lambda batch, record=record: layer.resume(
-                        stage, {key: x[batch] for key, x in record.items()}
+                with self.step("run", name):
+                    texts[name] = self.model[name].passed(
+                        lambda batch, record=record: layer.resume(
+                            stage, {key: x[batch] for key, x in record.items()}
+                        )
                     )
-                )
         return Branch(same, texts)
 
     def _passed(self, layer: Layer, bench: Bench, branch: Branch, tasks: list[Task]) -> Iterator[Branch]:
         """What leaves a layer that a branch enters, for each of its tasks."""
         own = None
         if branch.variants[0].sequential and any(changes for changes, _ in tasks):
-            own = branch.texts[KNOWN].moments(layer)
+            with self.step("run", KNOWN):
+                own = branch.texts[KNOWN].moments(layer)
         for changes, same in tasks:
             tensors, texts = bench.make(changes, same, own), {}
             with layer.replaced(tensors if branch.texts else {}):
                 for name, text in branch.texts.items():
-                    with same[0].around(layer.modules):
+                    with self.step("run", name), same[0].around(layer.modules):
                         texts[name] = text.passed(
                             lambda batch, text=text: layer.run(text.hidden[batch]), len(tasks) == 1
                         )
@@ -169,22 +176,17 @@ class Branches:
 
     def _compared(self, output: Output, ends: list["End"]) -> dict[Hashable, Functional]:
         windows, model = self.windows[JUDGED], self.model[JUDGED].hidden
-        for part in _parts(windows):
-            P = Distribution(output(model[part]))
-            if not P.lse.isfinite().all():
-                raise ValueError(
-                    f"{self.network.name} gives NaN or infinite logits: it cannot be a reference."
-                )
-            target = torch.from_numpy(windows.ids[:, 1:][part]).to(self.network.device)
-            for end in ends:
-                end.columns.append(P.compared(end.logits(part), target[:, None]))
+        for part in windows.parts(TOKENS):
+            with self.step("compared"):
+                P = Distribution(output(model[part]))
+                if not P.lse.isfinite().all():
+                    raise ValueError(
+                        f"{self.network.name} gives NaN or infinite logits: it cannot be a reference."
+                    )
+                target = torch.from_numpy(windows.ids[:, 1:][part]).to(self.network.device)
+                for end in ends:
+                    end.columns.append(P.compared(end.logits(part), target[:, None]))
         return {variant.label: functional(windows, end.columns) for end in ends for variant in end.variants}
-
-
-def _parts(windows: Windows) -> list[tuple[int, slice]]:
-    """Window and places of the predictions that count, some at a time."""
-    starts = range(windows.length - windows.stride, windows.length, TOKENS)
-    return [(k, slice(i, min(i + TOKENS, windows.length))) for k in range(len(windows)) for i in starts]
 
 
 @dataclass(frozen=True)

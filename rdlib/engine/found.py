@@ -42,7 +42,7 @@ class Walk:
 
     def of(self, variant: Variant) -> pd.DataFrame:
         """The rows of a variant, by the name of the tensor."""
-        rows = self.rows.get(variant.label, {})
+        rows = self.rows[variant.label]
         return pd.DataFrame.from_dict({name: rows[name] for name in variant.sources}, orient="index")
 
     def totals(self, variant: Variant) -> dict[str, float]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,8 +43,19 @@ class Room:
 
 def _in_file(shape: tuple[int, ...], size: int) -> np.ndarray:
     folder = tempfile.gettempdir()
-    if size > shutil.disk_usage(folder).free:
-        raise ValueError(f"{size / 1e9:.0f} GB do not fit in {folder}: use fewer windows, or set TMPDIR.")
+    refuse_full(folder, size)
     with tempfile.TemporaryFile() as file:  # the mapping outlives it
         os.posix_fallocate(file.fileno(), 0, size)  # now, so that a disk that fills up later does no harm
         return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def refuse_full(folder: str, size: int) -> None:
+    """Raise a ValueError where a disk does not have so many bytes free."""
+    place = Path(folder)
+    while not place.exists():
+        place = place.parent
+    if size > (free := shutil.disk_usage(place).free):
+        raise ValueError(
+            f"Hidden states take {size / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free there: use fewer "
+            "windows or variants at a time, or another disk (TMPDIR)."
+        )

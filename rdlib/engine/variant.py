@@ -54,6 +54,18 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class Blind(Quantized):
+    """By a quantizer that is given no H, where there is one."""
+
+    @property
+    def method(self) -> str:
+        return f"{self.quantizer.method}, no H"
+
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        return super().make(name, W, None)
+
+
+@dataclass(frozen=True)
 class Noisy:
     """W + t‖W‖·G/‖G‖, see :func:`rdlib.functional.with_noise`; it has no rate."""
 
@@ -73,7 +85,7 @@ class Stored:
     Args:
         method: name in tables and plots.
         bits: nominal rate.
-        layers: of :func:`rdlib.checkpoints.aligned`.
+        layers: of :func:`rdlib.checkpoints.aligned`, which reads each when it is asked for.
     """
 
     method: str
@@ -83,7 +95,10 @@ class Stored:
     def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
         layer = self.layers[name]
         header = layer.code.rate - layer.rate  # ours, and none of the file's
-        return layer.weight, {"rate": layer.rate, "side_rate": layer.code.side_rate - header}
+        return layer.decoder.decode(layer.code), {
+            "rate": layer.rate,
+            "side_rate": layer.code.side_rate - header,
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from rdlib.quantizers.scalar.uniform import Uniform, UniformAsymmetric, UniformM
 from rdlib.quantizers.transform.awq import AWQ
 from rdlib.quantizers.transform.rotated import Rotated
 from rdlib.quantizers.trellis.bitshift import BitshiftTrellis
+from rdlib.quantizers.trellis.computed import ComputedTrellis
 from rdlib.quantizers.trellis.ungerboeck import EntropyCodedTrellis, TrellisCoded
 from rdlib.quantizers.vector.vector import MultiCodebook, ProductQuantizer, ResidualQuantizer, VectorQuantizer
 from rdlib.quantizers.wrappers import EntropyCoded, RowClassified, Scaled
@@ -47,6 +48,7 @@ __all__ = [
     "MultiCodebook",
     "EntropyCodedTrellis",
     "BitshiftTrellis",
+    "ComputedTrellis",
     "DoubleQuantized",
     "E2M1",
     "E8",

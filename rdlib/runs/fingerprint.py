@@ -89,6 +89,7 @@ def python() -> str:
     return f"{platform.python_implementation()} {platform.python_version()}"
 
 
+@cache
 def packages() -> dict[str, str]:
     """The version of every installed package."""
     return {package.name.lower(): package.version for package in distributions()}

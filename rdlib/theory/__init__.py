@@ -1,7 +1,12 @@
 """What information theory allows: rate–distortion functions, bounds, and the constants of quantization."""
 
-from rdlib.theory.blahut import blahut_arimoto
-from rdlib.theory.block_maximum import block_normalised, gaussian_block_density, gaussian_block_mse
+from rdlib.theory.blahut import blahut_arimoto, rate_lower_at
+from rdlib.theory.block_maximum import (
+    block_normalised,
+    gaussian_block_density,
+    gaussian_block_levels,
+    gaussian_block_mse,
+)
 from rdlib.theory.entropy import (
     check_histogram,
     differential_entropy,

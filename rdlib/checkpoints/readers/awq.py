@@ -1,4 +1,4 @@
-"""AWQ checkpoints in the GEMM format: autoawq, gptqmodel and transformers write them.
+"""AWQ checkpoints in the GEMM format: autoawq, gptqmodel, transformers and AutoRound write them.
 
 A layer is stored as qweight (int32, in × out/8), qzeros (int32, groups × out/8) and scales (groups × out).  The
 eight fields of a word hold the columns 0, 2, 4, 6, 1, 3, 5, 7, in that order from the lowest bit.  Weights are those
@@ -9,15 +9,17 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from rdlib.checkpoints.affine import Affine, group_label
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader
+from rdlib.checkpoints.readers.gptq import packing
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.settings import Settings
 
 FIELD_OF_COLUMN = np.array([0, 4, 1, 5, 2, 6, 3, 7])
@@ -37,6 +39,11 @@ class Awq(Reader):
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     streams: ClassVar[Mapping[str, str]] = {"qweight": "index", "scales": "scale", "qzeros": "zero"}
     scaled_norms: ClassVar[tuple[str, ...]] = ("input_layernorm.weight", "post_attention_layernorm.weight")
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        settings = checkpoint.settings
+        return cls(settings) if "awq" in packing(settings) else super().of(checkpoint)
 
     def __init__(self, settings: Settings):
         self.bits = settings.one_of("bits", 4)

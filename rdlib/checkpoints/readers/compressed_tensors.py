@@ -12,7 +12,7 @@ Which matrices are stored how: see :mod:`rdlib.checkpoints.config_groups`.  By f
 and weight_zero_point where levels are not symmetric: int8, or packed down the columns.  Products are rounded to the
 type of the scale, those of NVFP4 and MX to bfloat16.  Fields of 3, 5, 6 and 7 bits were packed loosely before version
 0.18, and densely since: only the shapes show which.  ``weight_g_idx`` is the group of every input (actorder "group",
-before 0.20); −1 in it means that there is none.
+before 0.20); −1 in it means that there is none.  recipe.yaml says whether AWQ folded scales into norms.
 
 References:
     https://github.com/vllm-project/compressed-tensors, 0.20.0 and 0.14.0, ``compressors`` and ``forward_helpers.py``.
@@ -26,9 +26,10 @@ import numpy as np
 
 from rdlib.checkpoints.affine import ActOrdered, ActOrderedLevels, Affine, Levels, TwoLevelInverse
 from rdlib.checkpoints.config_groups import Scheme, Schemes
-from rdlib.checkpoints.microscaling import floats, read_mx, read_nvfp4
+from rdlib.checkpoints.narrow_floats import floats, read_mx, read_nvfp4, with_reciprocal
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
+from rdlib.checkpoints.readers.awq import Awq
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
 from rdlib.models.checkpoint import Checkpoint
@@ -83,8 +84,13 @@ class CompressedTensors(Reader):
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self | None:
-        settings = checkpoint.settings
-        return cls(settings, checkpoint.names) if settings.quant_method in cls.quant_methods else None
+        settings, recipe = checkpoint.settings, checkpoint.folder / "recipe.yaml"
+        if settings.quant_method not in cls.quant_methods:
+            return None
+        reader = cls(settings, checkpoint.names)
+        if recipe.is_file() and "AWQModifier" in recipe.read_text(encoding="utf-8", errors="replace"):
+            reader.scaled_norms = Awq.scaled_norms
+        return reader
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         scheme = self._schemes.of(parts.stem)
@@ -115,6 +121,10 @@ class CompressedTensors(Reader):
             streams["g_idx"] = g_idx
         decoder = DECODERS["g_idx" not in streams, "zero" not in streams]
         return EncodedLayer(Code(shape, streams), decoder(scheme.bits, method, scheme.element, tile))
+
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """As ModelOpt has NVFP4."""
+        return with_reciprocal(code)
 
 
 def _index(parts: LayerTensors, scheme: Scheme, shape: tuple[int, int], loose: bool) -> np.ndarray:

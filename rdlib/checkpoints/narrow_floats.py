@@ -1,7 +1,8 @@
-"""NVFP4 and MX: floats of 4 to 8 bits with a scale of 8 bits for 16 or 32 inputs, whatever a package calls its tensors.
+"""FP8, NVFP4 and MX: floats of 4 to 8 bits with scales, whatever a package calls its tensors.
 
 References:
-    Rouhani et al. 2023, arXiv:2310.10537 (MX); NVIDIA 2025, "Introducing NVFP4".
+    Micikevicius et al. 2022, arXiv:2209.05433 (FP8); Rouhani et al. 2023, arXiv:2310.10537 (MX); NVIDIA 2025,
+    "Introducing NVFP4".
 """
 
 import ml_dtypes
@@ -13,6 +14,7 @@ from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, stored
 from rdlib.checkpoints.words import split_bytes
 from rdlib.code.code import Code, Stream
+from rdlib.models.weight import block_length
 
 
 def floats(parts: LayerTensors, suffix: str, bits: int) -> np.ndarray:
@@ -26,8 +28,50 @@ def floats(parts: LayerTensors, suffix: str, bits: int) -> np.ndarray:
     return split_bytes(parts.patterns(suffix, "uint8", dimensions=2), bits)
 
 
+def read_fp8(
+    parts: LayerTensors,
+    method: str,
+    scale: str,
+    block: tuple[int, int] | None = None,
+    decoder: type[Levels] = Levels,
+    dtype: str = "",
+) -> EncodedLayer:
+    """Floats e4m3 of ``weight`` with a scale for the matrix, for each row, or for each block.
+
+    Args:
+        parts: of the layer.
+        method: name in tables and plots.
+        scale: name of the tensor with the scales.
+        block: (out, in) that share one; where None, the shape of the scales says which.
+        decoder: what multiplies.
+        dtype: that products are rounded to; that of the scales where it is empty.
+
+    Raises:
+        ValueError: a tensor is missing, of another type or shape, or holds NaN.
+    """
+    index, s = floats(parts, "weight", 8), parts.floats(scale)
+    tile = block or _tile(index.shape, s.shape)
+    tiles = tuple(-(-n // length) for n, length in zip(index.shape, tile, strict=True))
+    s = parts.tiled(scale, tiles, f"a scale for {' × '.join(map(str, tile))}")
+    streams = {"index": Stream.fixed(index, 256), "scale": stored(s)}
+    return EncodedLayer(Code(index.shape, streams), decoder(8, method, "e4m3", tile, dtype))
+
+
+def _tile(shape: tuple[int, int], scales: tuple[int, ...]) -> tuple[int, int]:
+    """How many outputs and inputs share one of some scales."""
+    (rows, columns), lengths = shape, [n for n in scales if n != 1]
+    if len(lengths) == 2:
+        return block_length(rows, lengths[0]) or 1, block_length(columns, lengths[1]) or 1
+    return (1 if lengths else rows), columns
+
+
 def read_nvfp4(
-    parts: LayerTensors, method: str, names: tuple[str, str, str], size: int, decoder: type[Levels] = TwoLevel
+    parts: LayerTensors,
+    method: str,
+    names: tuple[str, str, str],
+    size: int,
+    decoder: type[Levels] = TwoLevel,
+    element: str = "e2m1",
 ) -> EncodedLayer:
     """Floats e2m1 with scales e4m3 for ``size`` inputs, and one float32 for the matrix; products become bfloat16.
 
@@ -37,6 +81,7 @@ def read_nvfp4(
         names: of the tensors with the floats, their scales, and the scale of scales.
         size: of a group.
         decoder: what the last of these does.
+        element: whether there are two zeros, see :data:`rdlib.checkpoints.affine.LEVELS`.
 
     Raises:
         ValueError: a tensor is missing, of another type or shape, or holds NaN, or the last is not positive.
@@ -48,7 +93,15 @@ def read_nvfp4(
     if not S[0] > 0:
         raise ValueError(f"{parts.name(names[2])} is {float(S[0])}, which is not positive.")
     streams = {"index": Stream.fixed(index, 16), "scale": stored(scale), "scale_scale": stored(S)}
-    return EncodedLayer(Code(index.shape, streams), decoder(4, method, "e2m1", (1, size), "bfloat16"))
+    return EncodedLayer(Code(index.shape, streams), decoder(4, method, element, (1, size), "bfloat16"))
+
+
+def with_reciprocal(code: Code) -> dict[str, Code]:
+    """What a code of NVFP4 is to a package that multiplies where the other divides; nothing of another code."""
+    if "scale_scale" not in code.streams:
+        return {}
+    other = {"scale_scale": stored(1 / code["scale_scale"])}
+    return {"the reciprocal of its scale of scales": Code(code.shape, dict(code.streams) | other)}
 
 
 def read_mx(
