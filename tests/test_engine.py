@@ -561,14 +561,16 @@ def interrupted(monkeypatch, number: int, error: BaseException) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_ctrl_c_and_a_new_start(tmp_path, monkeypatch, uninterrupted, number):
-    (checkpoint, variants, whole), ran = uninterrupted, []
+    (checkpoint, variants, whole), ran, told = uninterrupted, [], []
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         interrupted(patched, number, KeyboardInterrupt())
         asked(checkpoint, tmp_path / "state")
     layer = Layers.layer
     monkeypatch.setattr(Layers, "layer", lambda self, n: ran.append(n) or layer(self, n))
-    assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
+    again = asked(checkpoint, tmp_path / "state", progress=told.append)[1]
+    assert_equal_to_the_last_bit(again, whole, variants)
     assert ran == list(range(number, 3))
+    assert told[0].layer == number and told[-1].left == 0 < told[-2].left
     assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
     assert ran == list(range(number, 3)), "only the head is run again"
 
