@@ -41,6 +41,7 @@ import rdlib.functional.divergence
 from rdlib import weights
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, Walk, bar, second_moments, walk
+from rdlib.engine.bench import DAMPING
 from rdlib.engine.course import Clock
 from rdlib.engine.layers import Layer, Layers
 from rdlib.engine.resume import question
@@ -96,8 +97,7 @@ def assert_walk_is_the_network(network, checkpoint: Checkpoint, windows, changed
             assert_same(found.outputs[label], compare(network, reference), 1e-5)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("how", [{}, {"stride": 5, "bos": 0}], ids=str)
+@pytest.mark.parametrize(("how", "tied"), [({}, False), ({"stride": 5, "bos": 0}, True)], ids=str)
 def test_any_change_has_the_output_of_the_whole_network(tmp_path, how, tied):
     network = tiny(tied)
     single = [*NAMES, *NORMS, EMBEDDING, NORM, *([] if tied else [HEAD])]
@@ -173,6 +173,9 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
                 for column, (moments, error) in bounds.items():
                     limit = output_rate(spectrum(moments[name]), error[name], np.mean(W.astype(float) ** 2))
                     assert rows[column][name] == pytest.approx(limit, abs=1e-5)
+            assert rows.feedback_gain[name] == pytest.approx(
+                feedback.feedback_gain(H[name], DAMPING), abs=1e-6
+            )
             if variant.label in found.tensors:
                 assert (found.tensors[variant.label][name] == W_hat).all()
         totals = found.totals(variant)
