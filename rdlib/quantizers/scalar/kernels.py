@@ -181,3 +181,16 @@ def asymmetric_indices(
             else:
                 index[i, j] = nearest(rows[i, j], -zeros[i, j // width] * step, step, levels)
     return index
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def asymmetric_weights(
+    index: np.ndarray, scales: np.ndarray, zeros: np.ndarray, width: int, last: np.float32
+) -> np.ndarray:
+    """s·((q − z) / last), float32: what :func:`asymmetric_indices` wrote."""
+    W = np.empty(index.shape, np.float32)
+    for i in prange(index.shape[0]):
+        for g in range(scales.shape[1]):
+            for j in range(g * width, min((g + 1) * width, index.shape[1])):
+                W[i, j] = scales[i, g] * ((np.float32(index[i, j]) - zeros[i, g]) / last)
+    return W
