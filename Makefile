@@ -13,8 +13,8 @@ help: ## Show this list
 	@echo "make TARGET"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/
-	@$(BIN)/rdlib run $(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
+run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time)
+	@$(BIN)/rdlib run $(if $(JOBS),--jobs '$(JOBS)' )$(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
@@ -83,15 +83,22 @@ checkpoints: export MKL_CBWR = AVX2
 checkpoints: export OMP_NUM_THREADS = 1
 checkpoints: export GPTQMODEL_CPU_WORKERS = 2
 checkpoints: export HF_HUB_OFFLINE = 1
-checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
+checkpoints: CT_0_14 = PYTHONPATH=build/compressed-tensors-0.14 .venv-producers/bin/python
+checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compressed-tensors-0.14 build/modelopt-0.47 ## Make the quantized checkpoints again and compare (REPLACE=yes: commit these)
 	rm -rf build/checkpoints
 	.venv-legacy/bin/python -m rdlib.tools.producers.auto_gptq build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.gptqmodel build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.autoawq build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.compressed_tensors build/checkpoints
+	$(CT_0_14) -m rdlib.tools.producers.compressed_tensors_legacy build/checkpoints
+	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m rdlib.tools.producers.modelopt build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
+	$(BIN)/python -m rdlib.tools.producers.finegrained_fp8 build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.compare build/checkpoints $(if $(REPLACE),--replace)
 	for environment in .venv-legacy .venv-producers; do \
 	    $$environment/bin/python -m pytest -q tests/test_checkpoints_direct.py || exit 1; done
+	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m pytest -q tests/test_checkpoints_direct.py -k modelopt
+	$(CT_0_14) -m pytest -q tests/test_checkpoints_direct.py -k compressed_tensors_legacy
 
 clean: ## Remove the results of EXPERIMENT and all caches, but not .venv
 	rm -rf build/$(EXPERIMENT) .pytest_cache .ruff_cache .hypothesis rdlib.egg-info
@@ -117,6 +124,13 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv-legacy: about 2 GB, a few minutes"
 	@.venv-legacy/bin/python -m pip install -qq --disable-pip-version-check -r requirements-legacy.txt
 	@touch $@
+
+build/compressed-tensors-0.14: | .venv-producers/.ready
+	.venv-producers/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $@ compressed-tensors==0.14.0
+
+build/modelopt-0.47: | .venv-producers/.ready
+	.venv-producers/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $@ nvidia-modelopt==0.47.0 \
+	    omegaconf==2.4.0 antlr4-python3-runtime==4.9.3 pulp==3.3.2 nvidia-ml-py==13.615.71 ninja==1.13.2
 
 .venv-producers/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv-producers

@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> None:
             name, steps = experiment.plan_model(root, given.model)
         else:
             steps = experiment.plan(root, name)
-        build = experiment.run(root, name, steps)
+        build = experiment.run(root, name, steps, given.jobs)
     except (notebook.NotebookFailed, experiment.Busy) as error:
         sys.exit(str(error))
     points, pages = len(pd.read_parquet(build / "results.parquet")), len(list(build.glob("[0-9]*.html")))
@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=function)
         return added
 
-    one = command(run).add_mutually_exclusive_group()
+    notebooks = command(run)
+    notebooks.add_argument("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
+    one = notebooks.add_mutually_exclusive_group()
     one.add_argument("experiment", nargs="?", help="a file of params/ (default: demo)")
     one.add_argument("--model", help="all notebooks on this model: a folder, a hub id, or smollm2-135m")
     two = command(compare)

@@ -1,6 +1,7 @@
 """The files of the package, how a file is written whole or not at all, and the hash that names its content."""
 
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -56,6 +57,11 @@ def _flush(file: Path) -> None:
     """Wait until the bytes of a file are on the disk."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
+
+
+def as_json(value: object) -> bytes:
+    """JSON with one spelling for one value."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def sha256(source: Path | bytes) -> str:

@@ -130,7 +130,8 @@ def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def refuse_non_finite(W: np.ndarray, name: str = "W") -> None:
     """Raise a ValueError that names the tensor and the first NaN or Inf in it, if there is one."""
-    finite = np.isfinite(W)
+    with np.errstate(invalid="ignore"):  # what ml_dtypes says of a NaN
+        finite = np.isfinite(W)
     if not finite.all():
         place = tuple(int(i) for i in np.unravel_index(np.argmin(finite), W.shape))
         raise ValueError(f"{name} holds {float(W[place])} at {place}: quantizers need finite numbers.")

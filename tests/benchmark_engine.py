@@ -43,7 +43,7 @@ def measure(shape: str, folder: Path, tokens: int, device: str) -> None:
     start = time.perf_counter()
     found = walk(checkpoint, [Variant.by(q, names, q) for q in quantizers], *texts, device=device)
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    assert len(found.outputs) == len(quantizers) and len(found.rows) == len(quantizers) * len(names)
+    assert len(found.outputs) == len(quantizers) and len(found.points) == len(quantizers) * len(names)
     print(
         f"{shape:14} {tokens:6} tokens: {seconds:6.0f} s, peak {peak:.2f} GB (allowed: {allowed} GB)",
         flush=True,

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
 
-from rdlib.checkpoints.bitsandbytes import BitsAndBytes4, BitsAndBytes8
-from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer
+from rdlib.checkpoints.readers.bitsandbytes import BitsAndBytes4, BitsAndBytes8
 from rdlib.weights import BFLOAT16, as_matrix, refuse_non_finite
 
 

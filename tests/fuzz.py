@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from test_checkpoints import gptq_folder
 
 from rdlib.allocation.plan import Plan
 from rdlib.census import stored_tensors
-from rdlib.checkpoints.quantized import IN_THE_BOX, QuantizedCheckpoint
+from rdlib.checkpoints.quantized import IN_THE_BOX, QuantizedCheckpoint, open_quantized
 from rdlib.code.code import Code, Stream, open_envelope
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
@@ -227,32 +228,37 @@ PRODUCERS = [
 
 
 def quantized(random: np.random.Generator, folder: Path) -> Iterator[Read]:
-    """Tensors and settings of a layer as auto-gptq, gptqmodel, autoawq and bitsandbytes wrote it, or GPTQ by hand."""
+    """Tensors and settings of a matrix as each package wrote it, or GPTQ by hand."""
     _, by_hand = gptq_folder(folder, 4, "gptq", ordered=True)
-    seeds = [(by_hand, _settings(folder)), *map(_stored_layer, PRODUCERS)]
+    seeds = [({f"{BY_HAND}.{name}": t for name, t in by_hand.items()}, _settings(folder))]
+    seeds += [seed for name in PRODUCERS for seed in _stored_layers(name)]
     while True:
-        tensors, config = map(dict, seeds[random.integers(len(seeds))])
+        tensors, config = deepcopy(seeds[random.integers(len(seeds))])
         for _ in range(random.integers(1, 3)):
             _spoil(tensors, config, random)
         yield partial(_read_quantized, folder, tensors, config)
+
+
+BY_HAND = "model.layers.0.mlp.up_proj"
 
 
 def _settings(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text())["quantization_config"]
 
 
-def _stored_layer(name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """The tensors of one layer of a checkpoint in the box, and the settings."""
-    checkpoint, stem = Checkpoint(IN_THE_BOX[name]), "model.layers.0.self_attn.q_proj."
-    names = [n for n in checkpoint.names if n.startswith(stem)]
-    return {n.removeprefix(stem): checkpoint.stored(n) for n in names}, _settings(IN_THE_BOX[name])
+def _stored_layers(name: str) -> Iterator[tuple[dict[str, np.ndarray], dict]]:
+    """The tensors of one matrix of a checkpoint in the box, or of all where each has a format of its own; settings."""
+    checkpoint, settings = Checkpoint(IN_THE_BOX[name]), _settings(IN_THE_BOX[name])
+    layers = open_quantized(name).layers
+    for layer in layers if len(settings.get("config_groups", [])) > 1 else layers[:1]:
+        stem = layer.removesuffix("weight")
+        yield {n: checkpoint.stored(n) for n in checkpoint.names if n.startswith(stem)}, settings
 
 
 def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Generator) -> None:
     """Change one thing in a tensor or in a setting."""
-    values = [0, -1, 3, 5, 64, 1 << 40, 2.5, "x", None, True, [], "gptq_v2", "awq", "nf4", "fp4"]
     if random.random() < 0.3 or not tensors:
-        config[list(config)[random.integers(len(config))]] = values[random.integers(len(values))]
+        _spoil_settings(config, random)
         return
     name = list(tensors)[random.integers(len(tensors))]
     array = tensors[name]
@@ -271,16 +277,62 @@ def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Gener
     elif kind == 5:
         tensors[name] = array.T
     elif array.dtype == np.uint8:  # the state of bitsandbytes is JSON
-        tensors[name] = np.frombuffer(mutated(array.tobytes(), random), np.uint8)
+        tensors[name] = np.frombuffer(mutated(array.tobytes(), random), np.uint8).reshape(-1)
+
+
+VALUES = [
+    *(
+        0,
+        -1,
+        3,
+        5,
+        64,
+        1 << 40,
+        2.5,
+        "x",
+        None,
+        True,
+        [],
+        {},
+        [1],
+        "gptq_v2",
+        "awq",
+        "nf4",
+        "fp4",
+        "int",
+        "float",
+    ),
+    *(
+        "pack-quantized",
+        "mxfp8-quantized",
+        "naive-quantized",
+        "channel",
+        "block",
+        "group",
+        ["re:.*"],
+        ["re:("],
+        "fp8",
+    ),
+]
+
+
+def _spoil_settings(config: dict, random: np.random.Generator) -> None:
+    """Change one setting, at any depth."""
+    while True:
+        key = list(config)[random.integers(len(config))]
+        if not isinstance(config[key], dict) or not config[key] or random.random() < 0.2:
+            config[key] = deepcopy(VALUES[random.integers(len(VALUES))])
+            return
+        config = config[key]
 
 
 def _read_quantized(folder: Path, tensors: dict, config: dict) -> None:
-    stem = "model.layers.0.mlp.up_proj."
-    save_file({stem + n: np.ascontiguousarray(t) for n, t in tensors.items()}, folder / "model.safetensors")
+    save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": config}))
     checkpoint = QuantizedCheckpoint(folder)
     for layer in checkpoint.layers:
         assert np.isfinite(checkpoint.tensor(layer)).all()
+        assert all(bits >= 0 for bits in checkpoint.stored_bits(layer).values())
 
 
 SMALL = {

@@ -15,6 +15,7 @@ from rdlib.models.hub import EMBEDDED
 from rdlib.network.network import load_network, replaced
 from rdlib.network.texts import load_tokenizer
 from rdlib.network.windows import Windows, cut_windows, read_tokens
+from rdlib.quantizers import Quantizer
 
 ROOT = Path(__file__).parents[1]
 TRAINED = [
@@ -93,6 +94,34 @@ def noisy(network: LlamaForCausalLM, *names: str, size: float = 0.1, seed: int =
         W = network.get_parameter(name).cpu().numpy()
         changed[name] = (W + size * (W.std() or 1) * rng.standard_normal(W.shape)).astype(np.float32)
     return changed
+
+
+def inputs_of(network: LlamaForCausalLM, windows: Windows, names: list[str]) -> dict[str, torch.Tensor]:
+    """What enters some matrices, (windows, length, in), by a plain call of the network."""
+    inputs: dict[str, torch.Tensor] = {}
+    with ExitStack() as stack:
+        for name in names:
+            module = network.get_submodule(name.removesuffix(".weight"))
+            hook = module.register_forward_pre_hook(lambda _, x, name=name: inputs.update({name: x[0]}))
+            stack.callback(hook.remove)
+        logits_of(network, windows)
+    return inputs
+
+
+def quantized_in_turn(
+    network: LlamaForCausalLM, windows: Windows, quantizer: Quantizer, names: list[str]
+) -> dict[str, np.ndarray]:
+    """Ŵ of some matrices, layer by layer: H from plain calls of the network with all layers before as they became."""
+    tensors = {}
+    for layer in range(len(network.model.layers)):
+        mine = [name for name in names if f".layers.{layer}." in name]
+        with replaced(network, tensors):
+            inputs = inputs_of(network, windows, mine)
+        for name in mine:
+            X = inputs[name].flatten(0, 1).double().numpy()
+            code = quantizer.encode(network.get_parameter(name).numpy(), X.T @ X / len(X))
+            tensors[name] = quantizer.decode(code)
+    return tensors
 
 
 def bits_of(network: LlamaForCausalLM) -> dict[str, bytes]:

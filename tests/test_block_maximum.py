@@ -7,8 +7,13 @@ import pytest
 from sources import DTYPES, gaussian, heavy, one_thread  # noqa: F401
 
 from rdlib.measure import measure
-from rdlib.quantizers import NF4, Q4_0
-from rdlib.theory.block_maximum import block_normalised, gaussian_block_density, gaussian_block_mse
+from rdlib.quantizers import FP4, NF4, Q4_0
+from rdlib.theory.block_maximum import (
+    block_normalised,
+    gaussian_block_density,
+    gaussian_block_levels,
+    gaussian_block_mse,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -114,3 +119,27 @@ def test_a_table_made_for_gaussians_loses_on_gaussians_in_small_blocks():
     """
     gain = {n: gaussian_block_mse(NF4.table, n) / gaussian_block_mse(SIGNED, n) for n in (8, 16, 32, 64, 128)}
     assert gain[8] > gain[16] > gain[32] > 1 > gain[64] > gain[128]
+
+
+@pytest.mark.parametrize("size", (16, 64, 256))
+def test_no_table_is_better_than_the_best_one(size):
+    """Nor is a neighbour of it, and the levels of the largest weight stay where they are."""
+    both, signed = gaussian_block_levels(size), gaussian_block_levels(size, fixed=(-1.0,))
+    assert both == pytest.approx(-both[::-1], abs=1e-9) and (both[0], signed[0]) == (-1, -1)
+    least = gaussian_block_mse(both, size)
+    assert least < min(gaussian_block_mse(table, size) for table in (NF4.table, FP4.table))
+    assert gaussian_block_mse(signed, size) < min(least, gaussian_block_mse(SIGNED, size)), (
+        "a level more is free"
+    )
+    for move in np.random.default_rng(0).normal(0, 1e-3, (20, 14)):
+        assert gaussian_block_mse(both + np.pad(move, 1), size) > least
+
+
+def test_the_best_levels_are_those_of_lloyds_iteration_on_samples():
+    W = gaussian((4096, 64)).astype(np.float64)
+    m, levels = np.abs(W).max(axis=1, keepdims=True), np.linspace(-1, 1, 16)
+    for _ in range(200):
+        cell = np.searchsorted((levels[:-1] + levels[1:]) / 2, W / m)
+        sums = (np.bincount(cell.ravel(), x.ravel(), 16) for x in (m * W, np.broadcast_to(m**2, W.shape)))
+        levels[1:-1] = np.divide(*sums)[1:-1]
+    assert gaussian_block_levels(64) == pytest.approx(levels, abs=0.01)

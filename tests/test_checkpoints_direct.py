@@ -10,8 +10,14 @@ import pytest
 
 from rdlib.checkpoints import IN_THE_BOX, open_quantized
 
+MODULES = (
+    *("bitsandbytes", "gptqmodel", "autoawq", "auto_gptq"),
+    *("compressed_tensors", "compressed_tensors_legacy"),
+    *("finegrained_fp8", "modelopt"),
+)
 
-@pytest.mark.parametrize("module", ["bitsandbytes", "gptqmodel", "autoawq", "auto_gptq"])
+
+@pytest.mark.parametrize("module", MODULES)
 def test_decoded_as_the_package_decodes_it(module):
     try:
         producer = import_module(f"rdlib.tools.producers.{module}")

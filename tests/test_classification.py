@@ -31,8 +31,8 @@ from rdlib.allocation.plan import uniform_plan
 from rdlib.census import census, stored_tensors
 from rdlib.census.rows import tensor_rows
 from rdlib.checkpoints import IN_THE_BOX, aligned, open_available, open_quantized
-from rdlib.checkpoints.awq import Awq
-from rdlib.checkpoints.gptq import Gptq
+from rdlib.checkpoints.readers.awq import Awq
+from rdlib.checkpoints.readers.gptq import Gptq
 from rdlib.checkpoints.unquantized import left_alone
 from rdlib.code.code import Code
 from rdlib.engine import Stored, Variant, walk
@@ -360,7 +360,7 @@ def test_zero_points_of_the_other_version_are_refused(tmp_path, bits, symmetric,
     settings = gptq_settings(bits=bits, sym=symmetric, checkpoint_format=label)
     quantized = open_quantized(write(tmp_path / "q", stored, config(quantization_config=settings)))
     if (label == "gptq_v2") is (version == 2):
-        found = {name: packed.weight for name, packed in aligned(quantized, reference)}
+        found = {name: packed.weight for name, packed in aligned(quantized, reference).items()}
         assert all(np.array_equal(found[name], hat) for name, hat in hats.items())
         return
     refusal(lambda: dict(aligned(quantized, reference)), "q_proj", "gptq" if version == 1 else "gptq_v2")
@@ -422,7 +422,7 @@ def test_awq_that_was_packed_in_another_way_is_refused(tmp_path, mistake):
         stored[name] = (fields << shifts).sum(-1, dtype=np.uint32).view(np.int32)
     settings = json.loads((IN_THE_BOX["autoawq"] / "config.json").read_text())
     quantized = open_quantized(write(tmp_path / "m", stored, settings))
-    refusal(lambda: list(aligned(quantized, open_checkpoint("embedded"))), "q_proj.weight of m", words)
+    refusal(lambda: dict(aligned(quantized, open_checkpoint("embedded"))), "q_proj.weight of m", words)
 
 
 INCOMPLETE = {
@@ -441,7 +441,7 @@ def test_a_quantized_model_that_is_not_whole_is_refused(tmp_path, case):
         del stored[name]
     settings = config(quantization_config=gptq_settings(), attention_bias=True)
     quantized = open_quantized(write(tmp_path / "q", stored, settings))
-    refusal(lambda: list(aligned(quantized, reference)), "q was not made of reference", words)
+    refusal(lambda: dict(aligned(quantized, reference)), "q was not made of reference", words)
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.5])
@@ -453,7 +453,7 @@ def test_biases_that_the_reference_has_not(tmp_path, bias):
     reference = open_checkpoint(write(tmp_path / "reference", llama()))
     quantized = open_quantized(write(tmp_path / "q", stored, config(quantization_config=gptq_settings())))
     if bias:
-        refusal(lambda: list(aligned(quantized, reference)), "q_proj.bias", "the other has none")
+        refusal(lambda: dict(aligned(quantized, reference)), "q_proj.bias", "the other has none")
     else:
         assert len(dict(aligned(quantized, reference))) == 14
 

@@ -105,6 +105,7 @@ def test_make_help_lists_every_target():
     [
         (["run"], "rdlib run demo"),
         (["run", "EXPERIMENT=llama-3.2-1b"], "rdlib run llama-3.2-1b"),
+        (["run", "JOBS=1"], "rdlib run --jobs '1' demo"),
         (["run", "MODEL=owner/name"], "rdlib run --model 'owner/name'"),
         (["compare", "A=a", "B=b"], "rdlib compare 'a' 'b'"),
         (["census", "MODEL=a b"], "rdlib census 'a b' 'build/census'"),

@@ -1,5 +1,16 @@
 """A walk layer by layer gives what the whole network gives, and does nothing twice."""
 
+import errno
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +22,11 @@ from networks import (
     Reference,
     bfloat16_rounding,
     compare,
+    inputs_of,
     logits_of,
     noisy,
     one_torch_thread,  # noqa: F401
+    quantized_in_turn,
     random_windows,
     saved,
     tiny,
@@ -21,11 +34,16 @@ from networks import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import rdlib.engine.course
+import rdlib.engine.room
 import rdlib.functional.divergence
 from rdlib import weights
 from rdlib.checkpoints import aligned, open_quantized
-from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, second_moments, walk
+from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, Walk, bar, second_moments, walk
+from rdlib.engine.course import Clock
 from rdlib.engine.layers import Layer, Layers
+from rdlib.engine.resume import question
+from rdlib.engine.room import Room
 from rdlib.functional.divergence import Functional
 from rdlib.functional.proxies import error_sizes, with_noise
 from rdlib.measure import output_error
@@ -161,6 +179,54 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
     assert len(found.points) == 2 * (len(NAMES) + 1)
 
 
+@pytest.mark.parametrize("judged", [True, False])
+def test_sequential_calibration_is_that_of_a_plain_loop(tmp_path, judged):
+    """Beside the same plan calibrated on the model, and a part of it: each with its own matrices and rows."""
+    network, known, text = tiny(), random_windows(250), random_windows(30, seed=1)
+    checkpoint, quantizer = saved(network, tmp_path), GPTQ(UniformAsymmetric(2, PerGroup(size=8)))
+    expected = quantized_in_turn(network, known, quantizer, NAMES)
+    assert len(list(known.batches)) > 1
+    plans = {"all": NAMES, "end": NAMES[7:]}
+    variants = [Variant.by((s, p), plans[p], quantizer, s) for p in plans for s in (True, False)]
+    found = walk(checkpoint, variants, text, known, [(True, "all")], outputs=judged, device="cpu")
+    for name, W_hat in expected.items():
+        np.testing.assert_allclose(found.tensors[True, "all"][name], W_hat, atol=1e-5)
+    of = {variant.label: found.of(variant) for variant in variants}
+    error = {label: rows.output.to_dict() for label, rows in of.items()}
+    equal = [error[True, "all"][name] == error[False, "all"][name] for name in NAMES]
+    assert all(equal[:7]) and not any(equal[7:]), "the first layer is the model's in both"
+    assert all(error[True, "end"][name] == error[False, "all"][name] for name in NAMES[7:14])
+    assert not any(error[True, "end"][name] == error[True, "all"][name] for name in NAMES[14:])
+    H = second_moments(checkpoint, known)
+    for name, W_hat in expected.items():
+        E = checkpoint.tensor(name) - W_hat.astype(np.float64)
+        assert of[True, "all"].output_mse[name] == pytest.approx(output_error(E, H[name]), rel=1e-4)
+    if judged:
+        reference = Reference(network, text)
+        with replaced(network, expected):
+            assert_same(found.outputs[True, "all"], compare(network, reference), 1e-4)
+
+
+def test_sequential_calibration_of_the_head(tmp_path):
+    network, windows = tiny(False), random_windows(60)
+    checkpoint, quantizer = saved(network, tmp_path), GPTQ(Uniform(3))
+    before = noisy(network, NAMES[3], size=1.0)
+    sources = {NAMES[3]: Given(before[NAMES[3]]), HEAD: Quantized(quantizer)}
+    variant = Variant("v", sources, sequential=True)
+    found = walk(checkpoint, [variant], calibration=windows, keep=["v"], device="cpu")
+    with replaced(network, before):
+        X = inputs_of(network, windows, [HEAD])[HEAD].flatten(0, 1).double().numpy()
+    W = checkpoint.tensor(HEAD)
+    expected = quantizer.decode(quantizer.encode(W, X.T @ X / len(X)))
+    np.testing.assert_allclose(found.tensors["v"][HEAD], expected, atol=1e-5)
+
+
+def test_sequential_calibration_takes_a_text(tmp_path):
+    variant = Variant.by("v", NAMES, GPTQ(Uniform(3)), sequential=True)
+    with pytest.raises(ValueError, match="v is calibrated on its own inputs: give a calibration text"):
+        walk(saved(tiny(), tmp_path), [variant], random_windows(), device="cpu")
+
+
 def test_without_outputs_the_rows_are_the_same_and_the_walk_ends_with_the_last_change(tmp_path, monkeypatch):
     checkpoint, texts, ran = saved(tiny(), tmp_path), (random_windows(20), random_windows(30, seed=1)), []
     variants = [Variant.by("v", NAMES[:9], GPTQ(Uniform(3)))]
@@ -205,6 +271,26 @@ def test_hidden_states_that_are_large_go_to_a_file(tmp_path, monkeypatch):
     found = walk(checkpoint, variants, windows, device="cpu", in_memory=100)
     for label, functional in expected.outputs.items():
         assert_same(found.outputs[label], functional)
+
+
+def test_room_in_files_goes_with_its_tensor_and_room_in_memory_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    room = Room(5000)
+    small, large = room((30, 40)), room((30, 40))
+    small[:] = large[:] = torch.arange(40)
+    assert torch.equal(small, large) and not list(tmp_path.iterdir())
+    assert room.left == 200, "the other lies in a file"
+    view = small[3]
+    del small
+    assert room.left == 200 and (view == torch.arange(40)).all()
+    del view
+    assert room.left == 5000
+
+
+def test_where_there_is_no_room_is_said(monkeypatch):
+    monkeypatch.setattr(rdlib.engine.room.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(ValueError, match="and 0.0 GB are free there: use fewer"):
+        Room(1000)((30, 40))
 
 
 def test_a_layer_is_forgotten(tmp_path):
@@ -346,3 +432,214 @@ def test_what_follows_from_h_is_remembered_while_it_lives_and_cannot_change():
     before = len(weights._KNOWN)
     del H
     assert len(weights._KNOWN) == before - 1
+
+
+# A walk that is interrupted
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from rdlib.engine import Variant, walk
+from rdlib.engine.layers import Layers
+from rdlib.models.checkpoint import Checkpoint
+from test_engine import asked
+
+number, load, began = int(sys.argv[3]), Layers.layer, []
+
+def layer(self, n):
+    began.append(n)
+    if n == number:
+        print(began[0], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load(self, n)
+
+Layers.layer = layer
+asked(Checkpoint(sys.argv[1]), sys.argv[2])
+"""
+
+
+def asked(checkpoint: Checkpoint, folder: object, **how: object) -> tuple[list[Variant], Walk]:
+    """A walk in which variants leave the model, part, share matrices and are calibrated on their own inputs."""
+    quantizer = GPTQ(UniformAsymmetric(2, PerGroup(size=8)))
+    variants = [Variant.by((s, k), NAMES[k:], quantizer, s) for s in (True, False) for k in (0, 7, 20)]
+    variants += [
+        Variant(
+            "noise",
+            {
+                NAMES[3]: Noisy(0.1),
+                NAMES[10]: Quantized(quantizer),
+                NORM: Given(np.full(16, 0.9, np.float32)),
+            },
+        )
+    ]
+    texts = random_windows(30), random_windows(200, seed=1)
+    options = {"keep": ["noise"], "limits": True, "device": "cpu", "folder": folder} | how
+    return variants, walk(checkpoint, variants, *texts, **options)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> tuple[Checkpoint, list[Variant], Walk]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the tests: the order of sums is part of the last bit
+    checkpoint = saved(tiny(), tmp_path_factory.mktemp("model"))
+    results = asked(checkpoint, None)
+    torch.set_num_threads(threads)
+    return checkpoint, *results
+
+
+def assert_equal_to_the_last_bit(one: Walk, other: Walk, variants: list[Variant]) -> None:
+    for variant in variants:
+        pd.testing.assert_frame_equal(one.of(variant), other.of(variant), check_exact=True)
+        assert one.totals(variant) == other.totals(variant)
+        assert_same(one.outputs[variant.label], other.outputs[variant.label])
+    pd.testing.assert_frame_equal(one.points, other.points, check_exact=True)
+    for label, tensors in one.tensors.items():
+        assert tensors.keys() == other.tensors[label].keys()
+        assert all((tensors[name] == other.tensors[label][name]).all() for name in tensors)
+
+
+def test_a_walk_that_is_killed_in_any_layer_goes_on_there(tmp_path, uninterrupted):
+    checkpoint, variants, whole = uninterrupted
+    for number in range(3):
+        command = [sys.executable, "-c", KILLED, checkpoint.folder, tmp_path / "state", str(number)]
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        killed = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert killed.stdout == f"{max(number - 1, 0)}\n", "it goes on at the layer that it was killed in"
+    again = asked(checkpoint, tmp_path / "state")[1]
+    assert_equal_to_the_last_bit(again, whole, variants)
+
+
+def interrupted(monkeypatch, number: int, error: BaseException) -> None:
+    """Let a walk fail where it loads a layer."""
+    load = Layers.layer
+
+    def layer(self, n):
+        if n == number:
+            raise error
+        return load(self, n)
+
+    monkeypatch.setattr(Layers, "layer", layer)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_ctrl_c_and_a_new_start(tmp_path, monkeypatch, uninterrupted, number):
+    (checkpoint, variants, whole), ran = uninterrupted, []
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        interrupted(patched, number, KeyboardInterrupt())
+        asked(checkpoint, tmp_path / "state")
+    layer = Layers.layer
+    monkeypatch.setattr(Layers, "layer", lambda self, n: ran.append(n) or layer(self, n))
+    assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
+    assert ran == list(range(number, 3))
+    assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
+    assert ran == list(range(number, 3)), "only the head is run again"
+
+
+def test_another_question_is_not_continued(tmp_path, monkeypatch):
+    checkpoint, ran, layer = saved(tiny(), tmp_path / "model"), [], Layers.layer
+    asked(checkpoint, tmp_path / "state")
+    monkeypatch.setattr(Layers, "layer", lambda self, n: ran.append(n) or layer(self, n))
+    asked(checkpoint, tmp_path / "state", limits=False)
+    other = saved(tiny(seed=1), tmp_path / "other")
+    asked(other, tmp_path / "state")
+    assert ran == [0, 1, 2] * 2
+
+
+def test_questions_are_told_apart_by_what_would_change_the_answer(tmp_path):
+    checkpoint, texts = saved(tiny(), tmp_path), {"evaluation": random_windows()}
+    W = checkpoint.tensor(NAMES[0])
+    sources = [Quantized(Uniform(3)), Quantized(Uniform(4)), Quantized(Rotated(Uniform(3))), Noisy(0.1)]
+    sources += [Noisy(0.1, seed=1), Given(W), Given(W + 1)]
+    variants = [[Variant("v", {NAMES[0]: source})] for source in sources]
+    variants += [[Variant("v", {NAMES[1]: sources[0]})], [Variant("v", {NAMES[0]: sources[0]}, True)], []]
+    questions = [question(checkpoint, v, texts) for v in variants]
+    questions += [question(checkpoint, variants[0], {"evaluation": random_windows(seed=1)})]
+    questions += [question(checkpoint, variants[0], texts, True)]
+    assert len(set(questions)) == len(questions)
+    assert question(checkpoint, [Variant("w", {NAMES[0]: Quantized(Uniform(3))})], texts) == questions[0]
+    assert question(checkpoint, [Variant("v", {NAMES[0]: Given(W.copy())})], texts) == questions[5]
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch, uninterrupted):
+    (checkpoint, variants, whole), written, save = uninterrupted, [], np.save
+
+    def full(path, array):
+        written.append(path)
+        if len(written) > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, array)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "save", full)
+        with pytest.raises(OSError, match="after layer . cannot be written .*No space left.* is whole"):
+            asked(checkpoint, tmp_path / "state")
+    states = list((tmp_path / "state").glob("*/layer *"))
+    assert len(states) == 1 and not list((tmp_path / "state").rglob("*.unfinished"))
+    assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
+
+
+@pytest.mark.parametrize("what", ["gone", "cut"])
+def test_a_layer_that_cannot_be_read_is_named_and_the_walk_goes_on_when_it_can(tmp_path, uninterrupted, what):
+    (_, variants, whole), checkpoint = uninterrupted, saved(tiny(), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    content = file.read_bytes()
+
+    def spoil(progress):
+        if progress.layer == 1:
+            file.unlink(missing_ok=True) if what == "gone" else os.truncate(file, 2000)
+
+    with pytest.raises(ValueError, match="model.layers.[12].* cannot be read from model.safetensors"):
+        asked(checkpoint, tmp_path / "state", progress=spoil)
+    file.write_bytes(content)
+    assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
+
+
+def test_disk_is_told_before_it_is_used_and_refused_where_it_lacks(tmp_path, monkeypatch, uninterrupted):
+    checkpoint, told = uninterrupted[0], []
+    asked(checkpoint, tmp_path / "state", in_memory=0, progress=told.append)
+    held, largest = told[0].disk, 0
+    assert sorted(held) == sorted([tempfile.gettempdir(), str(next((tmp_path / "state").iterdir()))])
+    state = held[str(next((tmp_path / "state").iterdir()))]
+    for file in (tmp_path / "state").rglob("layer */*.npy"):
+        largest += file.stat().st_size
+    assert 0.9 * largest < state / 2 < 1.1 * largest
+    monkeypatch.setattr(rdlib.engine.room.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(ValueError, match="Hidden states take .* GB in .*, and 0.0 GB are free"):
+        asked(checkpoint, tmp_path / "other")
+
+
+# Progress
+
+
+@pytest.mark.parametrize("how", [{}, {"outputs": False}], ids=str)
+def test_every_step_is_foreseen(tmp_path, how):
+    """What is left falls to nothing with the last step, whatever is made, shared, left and run."""
+    told = []
+    asked(saved(tiny(), tmp_path), None, progress=told.append, **how)
+    assert told[-1].left == 0 < min(p.left for p in told[:-1])
+    assert [p.layer for p in told] == sorted(p.layer for p in told) and told[0].layer == 0
+    assert all(a.spent <= b.spent for a, b in itertools.pairwise(told))
+
+
+def test_what_is_left_takes_as_long_as_its_kind_took(monkeypatch):
+    now = iter([0, 1, 1, 4, 4, 5])
+    monkeypatch.setattr(rdlib.engine.course.time, "perf_counter", lambda: next(now))
+    told = []
+    clock = Clock(Counter({("quick",): 3, ("slow",): 2, ("new",): 1}), told.append, 1, {})
+    for kind in ("quick", "slow", "quick"):
+        with clock.step(kind):
+            pass
+    assert [p.spent for p in told] == [1, 4, 5]
+    assert told[0].left == 2 * 1 + 2 * 1 + 1
+    assert told[2].left == pytest.approx(1 * 1 + 1 * 3 + 5 / 3)
+
+
+def test_a_bar_shows_seconds_and_goes(tmp_path, capsys):
+    asked(saved(tiny(), tmp_path), None, progress=bar())
+    assert "Traceback" not in capsys.readouterr().err

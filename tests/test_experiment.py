@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -224,6 +226,14 @@ def test_same_inputs_same_bytes(project):
     assert contents(project / "build") == before
 
 
+def test_two_at_a_time_give_the_same_bytes(project):
+    before = contents(project / "build")
+    shutil.rmtree(project / "build")
+    experiment.run(project, "demo", plan(project, "demo"), jobs=2)
+    assert contents(project / "build") == before
+    assert len(json.loads((project / "build/demo/effort.json").read_text())) == 2
+
+
 def test_what_is_no_longer_made_goes(project):
     make(project, "02_two", COUNT)
     (project / "params/demo.yaml").write_text(f"notebooks: [02_two]\n{TWO}")
@@ -297,6 +307,17 @@ def test_exit_status_of_the_process(tmp_path):
     command = [sys.executable, "-m", "rdlib", "run", "demos"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert (ran.returncode, ran.stderr) == (1, "There is no experiment 'demos'; params has: demo.\n")
+
+
+def test_whoever_waits_for_a_kernel_is_told_that_it_was_ended(project):
+    make(project, "03_three", "import time\n\nprint('begun', flush=True)\ntime.sleep(600)")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(notebook.execute, project / "notebooks/03_three.ipynb", {})
+        while not notebook.Manager.running:
+            time.sleep(0.1)
+        notebook.kill_kernels()
+        with pytest.raises(NotebookFailed, match="03_three.ipynb stopped"):
+            waiting.result(timeout=600)
 
 
 def test_two_runs_at_once(project):

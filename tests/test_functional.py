@@ -1,7 +1,6 @@
 """Distances between outputs: 0 from itself, equal to a plain computation, and within what theorems allow."""
 
 import math
-import tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,13 +24,14 @@ from networks import (
 from transformers import AutoModelForCausalLM
 
 import rdlib.functional.divergence
-from rdlib.functional.divergence import PerToken, allocate
+from rdlib.functional.divergence import QUANTILES, TOP, PerToken
 from rdlib.network.network import replaced
 from rdlib.network.windows import Windows, cut_windows
 from rdlib.quantizers import PerGroup, Uniform
 
 QUANTITIES = (
     "kl",
+    "kl_top",
     "reverse_kl",
     "total_variation",
     "logits_mse",
@@ -55,8 +55,12 @@ def plain(P, Q, targets: np.ndarray) -> dict[str, np.ndarray]:
     p, q = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in (P, Q))
     d = P - Q
     place = np.arange(len(targets))
+    order = np.argsort(-p, axis=1, kind="stable")
+    p_top, q_top = (np.take_along_axis(x, order, axis=1) for x in (p, q))
+    p_top, q_top = (np.c_[x[:, :TOP], x[:, TOP:].sum(axis=1) + 1e-300] for x in (p_top, q_top))
     return {
         "kl": (p * np.log(p / q)).sum(axis=1),
+        "kl_top": (p_top * np.log(p_top / q_top)).sum(axis=1),
         "reverse_kl": (q * np.log(q / p)).sum(axis=1),
         "total_variation": abs(p - q).sum(axis=1) / 2,
         "logits_mse": (d**2).mean(axis=1),
@@ -133,7 +137,7 @@ def test_a_network_is_no_distance_from_itself(how):
     reference = Reference(network, random_windows(25, **how))
     with replaced(network, {DOWN: network.get_parameter(DOWN).numpy().copy()}):
         functional = compare(network, reference)
-    for name in ("kl", "reverse_kl", "total_variation", "logits_mse", "centred_mse"):
+    for name in ("kl", "kl_top", "reverse_kl", "total_variation", "logits_mse", "centred_mse"):
         assert not getattr(functional, name).values.any()
     assert (functional.agreement.values == 1).all() and functional.agreement.error == 0
     assert not functional.ln_perplexity_ratio.values.any()
@@ -182,6 +186,19 @@ def test_a_shift_of_all_logits_changes_no_probability(shift):
     assert f.logits_mse.mean == pytest.approx(shift**2)
     assert abs(f.kl.mean) < 1e-12 and abs(f.total_variation.mean) < 1e-12 and f.centred_mse.mean < 1e-20
     assert f.loss.mean == pytest.approx(f.reference_loss.mean)
+
+
+@pytest.mark.parametrize("vocabulary", [2, TOP, TOP + 1, 5000])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
+def test_a_truncated_divergence_is_a_lower_bound(vocabulary, size):
+    """Log-sum inequality: taking tokens as one loses information, and none where no token is lost."""
+    rng = np.random.default_rng(vocabulary)
+    P, E = (torch.from_numpy(rng.normal(0, 3, vocabulary)) for _ in range(2))
+    Q = P + size * E
+    f = between(P, Q)
+    assert f.kl_top.mean == pytest.approx(plain(P[None], Q[None], np.array([0]))["kl_top"][0], rel=1e-9)
+    assert -1e-12 < f.kl_top.mean <= f.kl.mean * (1 + 1e-12)
+    assert (f.kl_top.mean == pytest.approx(f.kl.mean, rel=1e-9)) == (vocabulary <= TOP + 1)
 
 
 @pytest.mark.parametrize("c", [0.1, 3.0, 60.0, 800.0])
@@ -271,7 +288,7 @@ def test_a_row_holds_every_number_and_the_protocol():
         f = compare(network, reference)
     row = pd.DataFrame([f.row]).iloc[0]
     assert row.kl == f.kl.values.mean() and row.kl_bits == pytest.approx(row.kl / math.log(2))
-    assert row.kl_median <= row.kl_p90 <= row.kl_p99 <= row.kl_max == f.kl.values.max()
+    assert row.kl_median <= row.kl_p90 <= row.kl_p99 <= row.kl_p999 <= row.kl_max == f.kl.values.max()
     assert row.kl_median == np.median(f.kl.values)
     assert row.ln_perplexity_ratio == pytest.approx(math.log(row.perplexity / row.reference_perplexity))
     assert (row.windows, row.window, row.stride, row.bos) == (5, 12, 5, True)
@@ -279,25 +296,15 @@ def test_a_row_holds_every_number_and_the_protocol():
     assert not pd.isna(row).any()
 
 
+def test_a_quantile_is_what_so_many_predictions_do_not_exceed():
+    values = np.random.default_rng(0).permutation(np.arange(10_001.0)).reshape(73, 137)
+    shown = {"median": 5000, "p90": 9000, "p99": 9900, "p999": 9990, "max": 10_000}
+    assert {name: PerToken(values).quantile(share) for name, share in QUANTILES.items()} == shown
+
+
 def test_a_perplexity_beyond_all_numbers_is_infinite():
     f = between(torch.zeros(3), torch.tensor([-3000.0, 0, 0]))
     assert f.perplexity == math.inf and f.loss.mean > 2999
-
-
-# Room
-
-
-def test_large_room_is_a_file_that_goes_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    small, large = allocate((30, 40)), allocate((30, 40), in_memory=1000)
-    small[:] = large[:] = torch.arange(40)
-    assert torch.equal(small, large) and not list(tmp_path.iterdir())
-
-
-def test_where_there_is_no_room_is_said(monkeypatch):
-    monkeypatch.setattr(rdlib.functional.divergence.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(ValueError, match="use fewer windows, or set TMPDIR"):
-        allocate((30, 40), in_memory=1000)
 
 
 # The noise floor

@@ -27,9 +27,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from rdlib.allocation.export import export_model
 from rdlib.census import stored_tensors
 from rdlib.checkpoints import aligned, open_quantized
-from rdlib.checkpoints.gguf import GGUFDecoder
 from rdlib.checkpoints.llama_cpp import LlamaCpp
 from rdlib.checkpoints.lossless import entropies
+from rdlib.checkpoints.readers.gguf import GGUFDecoder
 from rdlib.code.code import Code, Stream
 from rdlib.engine import Stored, Variant, walk
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
@@ -233,7 +233,7 @@ def test_a_file_is_aligned_with_the_model_it_was_made_of(tmp_path):
     quantized = open_quantized(write_llama(tmp_path / "a.gguf", tensors, "Q8_0"))
     assert quantized.method == "GGUF Q8_0" and quantized.layers[0] == "model.embed_tokens.weight"
     errors = {}
-    for name, packed in aligned(quantized, reference):
+    for name, packed in aligned(quantized, reference).items():
         errors[name] = ((packed.weight - tensors[name]) ** 2).mean() / (tensors[name] ** 2).mean()
         assert packed.code.rate == pytest.approx(8.5, abs=0.005)
     assert errors.keys() == {name for name, tensor in tensors.items() if tensor.ndim == 2}
@@ -251,7 +251,7 @@ def test_rows_in_another_order_are_noticed(tmp_path, order):
             wrong[key] = turn(tensors[key], heads)
     quantized = open_quantized(write_llama(tmp_path / "a.gguf", wrong, "Q8_0"))
     with pytest.raises(ValueError, match=f"q_proj.weight of a.gguf fits the reference with {order}"):
-        list(aligned(quantized, reference))
+        dict(aligned(quantized, reference))
 
 
 def test_a_file_as_a_quantized_model(tmp_path):
@@ -277,7 +277,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     reference = model_folder(tmp_path / "model", llama_tensors(seed=1))
     quantized = open_quantized(write_llama(tmp_path / "a.gguf", llama_tensors(), "Q8_0"))
     with pytest.raises(ValueError, match=r"a\.gguf was not made of model: .*norm.weight at"):
-        list(aligned(quantized, reference))
+        dict(aligned(quantized, reference))
 
 
 def test_a_file_of_floats_is_not_quantized(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from pages import build
 
 from rdlib.files import sha256
-from rdlib.runs.kept import KEPT, keep, kept_manifest, kept_table
+from rdlib.runs.kept import KEPT, beside, keep, kept_manifest, kept_table, side_by_side
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 3_000_000  # bytes of an experiment's tables
@@ -57,6 +57,29 @@ def test_a_run_that_has_not_finished_is_not_kept(finished, missing, tmp_path):
 def test_a_table_that_is_not_kept_is_refused():
     with pytest.raises(ValueError, match=r"No table none/01_one is kept"):
         kept_table("none", "01_one")
+
+
+def test_what_is_kept_of_another_model_lies_beside_a_run(finished, tmp_path, monkeypatch):
+    keep(finished, tmp_path / "kept")
+    monkeypatch.setattr("rdlib.runs.kept.KEPT", tmp_path / "kept")
+    run = TABLE.assign(rate=1.0)
+    assert {name: points.rate.sum() for name, points in beside("01_one", run, "a/b").items()} == {
+        "b": 2.0,
+        "embedded": 5.0,
+    }
+    assert beside("01_one", run, "embedded").keys() == {"embedded"}, "a model once"
+    assert beside("02_two", run, "a/b").keys() == {"b"}
+
+
+def test_an_answer_has_a_column_a_model():
+    answers = {"small": {"a": 1.234, "b": 2.0}, "real": {"a": 0.5, "c": float("nan")}}
+    assert side_by_side(answers).data.splitlines() == [
+        "|  | small | real |",
+        "| --- | --: | --: |",
+        "| a | 1.23 | 0.50 |",
+        "| b | 2.00 | – |",
+        "| c | – | – |",
+    ]
 
 
 def test_what_the_package_keeps():

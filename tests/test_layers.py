@@ -28,7 +28,7 @@ BELOW: dict[str, set[str]] = {
     "network": {"extras", "files", "models", "theory", "weights"},
     "functional": {"extras", "measure", "network", "weights"},
     "engine": {
-        *("checkpoints", "extras", "functional", "measure", "models"),
+        *("checkpoints", "extras", "files", "functional", "measure", "models"),
         *("network", "quantizers", "theory", "weights"),
     },
     "allocation": {"engine", "files", "models", "network", "quantizers"},

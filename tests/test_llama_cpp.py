@@ -87,7 +87,7 @@ def test_a_file_of_the_model_in_the_box(tmp_path, kind):
     quantized = open_quantized(path)
     assert quantized.method == f"GGUF {kind}"
     limit = {"Q4_K": 0.01, "Q6_K": 0.001, "IQ4_XS": 0.01}[kind]
-    for name, packed in aligned(quantized, reference):
+    for name, packed in aligned(quantized, reference).items():
         W = reference.tensor(name).astype(np.float32)
         assert ((packed.weight - W) ** 2).sum() < limit * (W**2).sum(), name
     text = "Once upon a time, there were 12 little ducks."

@@ -92,6 +92,21 @@ def test_every_experiment_fits_the_notebooks(file):
     assert plan(ROOT, file.stem)
 
 
+def test_an_experiment_sets_what_differs_from_its_base(tmp_path):
+    file = tmp_path / "it.yaml"
+    (tmp_path / "other.yaml").write_text("layer: 1\nclip: 2\n01_it: {bits: [3], layer: 2}\n")
+    file.write_text("base: other\nlayer: 8\n01_it: {layer: 9}\n")
+    assert read(file) == {"layer": 8, "clip": 2, "01_it": {"bits": [3], "layer": 9}}
+
+
+@pytest.mark.parametrize("base", ["other", "absent", "it"])
+def test_a_base_has_to_be_an_experiment_without_one(tmp_path, base):
+    (tmp_path / "other.yaml").write_text("base: third\n")
+    (tmp_path / "it.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(ParameterError, match=f"names the base '{base}', which must be"):
+        read(tmp_path / "it.yaml")
+
+
 @pytest.mark.parametrize("content", ["", "# nothing differs\n", "{}\n"])
 def test_empty_file_keeps_defaults(tmp_path, parameters, content):
     file = tmp_path / "it.yaml"

@@ -164,6 +164,14 @@ def test_key_figure():
     assert report.key_figure(notebook()) is None
 
 
+def test_an_answer_that_is_computed_is_shown_in_place_of_the_written_one(tmp_path):
+    shown = new_output("display_data", data={"text/markdown": "| | it |\n|---|---|\n| gap | 0.25 |"})
+    cell = new_code_cell("display(answer)", outputs=[shown], metadata={"tags": ["answer"]})
+    path = report.write(build(tmp_path / "it", TABLE, notebooks={"01_one": notebook(cell)}))
+    answer = BeautifulSoup(path.read_text(), "html.parser").select_one(".answer")
+    assert answer.table.find_all("td")[-1].text == "0.25" and "About" not in answer.text
+
+
 def test_what_cells_note_is_shown_beside_the_answer(tmp_path):
     printed = [new_output("stream", name="stdout", text="On a grid at 5 bits, R < 5.\nMore.\n")]
     noted = new_code_cell("print(note)", metadata={"tags": [report.NOTE]}, outputs=printed)

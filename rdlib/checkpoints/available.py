@@ -25,7 +25,7 @@ def open_available(
     for model in models:
         try:
             quantized = open_quantized(model)
-            deque(aligned(quantized, reference), maxlen=0)
+            deque(aligned(quantized, reference).values(), maxlen=0)
             found[str(model)] = quantized
         except ValueError as error:
             reasons[str(model)] = str(error)

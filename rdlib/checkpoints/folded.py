@@ -18,14 +18,15 @@ References:
     Lin et al. 2023, arXiv:2306.00978; autoawq 0.2.9, ``scale_ln_fcs`` and ``scale_fc_fc``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from rdlib.checkpoints.identity import refuse_other_model, refuse_other_version
-from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
+from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.code.code import Code
 from rdlib.code.decoder import Decoder
 from rdlib.models.checkpoint import Checkpoint
@@ -43,6 +44,7 @@ FEEDS = {
     "self_attn.v_proj": "self_attn.o_proj",
     "mlp.up_proj": "mlp.down_proj",
 }  # rows of the one, columns of the other
+FED_BY = {fed: layer for layer, fed in FEEDS.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,66 +76,80 @@ class Unfolded(Decoder):
 
 
 @dataclass(frozen=True, eq=False)
-class UnfoldedWeight:
-    """A layer in the coordinates of the model that was quantized.
+class Aligned(Mapping[str, EncodedLayer]):
+    """The code of every layer of a checkpoint by its name, with a decoder whose Ŵ can be compared with W.
+
+    A layer is read when it is asked for, and not held.  Layers that were left alone are among them, at the price of the
+    width in which they are stored.  A decoder of scaled inputs is :class:`Unfolded`; its ``inner`` is the file's own.
 
     Args:
-        weight: Ŵ, float32 (out, in).
-        residual: ‖W − Ŵ‖² / ‖W‖².
-        folded_residual: the same of Ŵ as it is stored: the wrong number.
-        rows: r, which the rows of the stored weight were divided by; ones where they were not.
-        columns: s, which its columns were multiplied by.
+        quantized: the checkpoint.
+        reference: the model that it was made of.
     """
 
-    weight: np.ndarray
-    residual: float
-    folded_residual: float
-    rows: np.ndarray
-    columns: np.ndarray
+    quantized: QuantizedCheckpoint
+    reference: Checkpoint
+
+    def __len__(self) -> int:
+        return len(self.quantized.linear)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.quantized.linear)
+
+    def __getitem__(self, name: str) -> EncodedLayer:
+        """The code of a layer.
+
+        Raises:
+            ValueError: it cannot be read, or fits the reference better if the settings are not believed.
+        """
+        packed = self.quantized.packed(name)
+        if layer_and_group(name)[0] == self._first:
+            refuse_other_version(self.quantized, name, packed, self.reference.tensor(name))
+        if not self.quantized.folds_scales:
+            return packed
+        s = self._columns(name)
+        r = self._rows(name, packed, s) if self._is_folded(name) else np.ones(packed.code.shape[0])
+        return EncodedLayer(packed.code, Unfolded(packed.decoder, r, s))
+
+    @cached_property
+    def _first(self) -> int:
+        """The number of the first quantized layer."""
+        return min((n for n, _ in map(layer_and_group, self.quantized.layers) if n >= 0), default=-1)
+
+    def _columns(self, name: str) -> np.ndarray:
+        """What every column was multiplied by, float64 (in,): by the rows of the layer before it, or by its norm."""
+        block, role = _split(name)
+        before = f"{block}.{FED_BY.get(role)}.weight"
+        if before in self.quantized.linear and self._is_folded(before):
+            return self._rows(before, self.quantized.packed(before), self._columns(before))
+        return _scales_of_norm(self.quantized, self.reference, name)
+
+    def _is_folded(self, name: str) -> bool:
+        """Whether the rows of a layer are the inputs of another that is scaled."""
+        block, role = _split(name)
+        fed = f"{block}.{FEEDS.get(role)}.weight"
+        return fed in self.quantized.linear and self.quantized.shape(fed)[1] == self.quantized.shape(name)[0]
+
+    def _rows(self, name: str, packed: EncodedLayer, columns: np.ndarray) -> np.ndarray:
+        """What every row was divided by, float64 (out,): 1 / s = ⟨ŵ, w⟩ / ⟨w, w⟩."""
+        original = as_float32(self.reference.tensor(name)).astype(np.float64)
+        inner, power = (packed.weight / columns * original).sum(axis=1), (original**2).sum(axis=1)
+        factor = np.divide(inner, power, out=np.ones_like(power), where=power > 0)
+        if (factor <= 0).any():
+            raise ValueError(
+                f"Row {int(np.argmin(factor))} of {name} has nothing in common with that of the reference."
+            )
+        return 1 / factor
 
 
-def unfold_awq(quantized: QuantizedCheckpoint, reference: Checkpoint) -> dict[str, UnfoldedWeight]:
-    """Every layer of an AWQ checkpoint with its scales undone, and how far it is from the original.
-
-    All layers are held at once; :func:`aligned` gives one at a time.
+def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Aligned:
+    """The layers of a checkpoint in the coordinates of the model that it was made of.
 
     Raises:
-        ValueError: the checkpoint is not AWQ's, or was not made of the reference.
-    """
-    if not quantized.folds_scales:
-        raise ValueError(f"{quantized.checkpoint.folder.name} is {quantized.method}, which folds no scales.")
-    found = {}
-    for name, packed in aligned(quantized, reference):
-        W, decoder = as_float32(reference.tensor(name)).astype(np.float64), packed.decoder
-        weight, stored, power = packed.weight, decoder.inner.decode(packed.code), (W**2).sum()
-        residuals = [float(((W - x) ** 2).sum() / power) if power else 0.0 for x in (weight, stored)]
-        found[name] = UnfoldedWeight(weight, *residuals, decoder.rows, decoder.columns)
-    return found
-
-
-def aligned(quantized: QuantizedCheckpoint, reference: Checkpoint) -> Iterator[tuple[str, EncodedLayer]]:
-    """The name of every layer and its code, with a decoder whose Ŵ can be compared with the reference's W.
-
-    Layers that were left alone are among them, at the price of the width in which they are stored.
-
-    Raises:
-        ValueError: the checkpoint was not made of the reference, or fits it better if its settings are not believed.
+        ValueError: it was not made of the reference.
     """
     refuse_other_model(quantized, reference)
-    columns: dict[str, np.ndarray] = {}  # of layers that are fed by one that came before
-    first = min((n for n, _ in map(layer_and_group, quantized.layers) if n >= 0), default=-1)
-    for name in quantized.linear:
-        packed = quantized.packed(name)
-        if layer_and_group(name)[0] == first:
-            refuse_other_version(quantized, name, packed, reference.tensor(name))
-        if quantized.folds_scales:
-            s = columns.pop(name) if name in columns else _scales_of_norm(quantized, reference, name)
-            r = np.ones(packed.code.shape[0])
-            fed = _fed_by(name)
-            if fed in quantized.linear and quantized.shape(fed)[1] == len(r):
-                r = columns[fed] = _scales_of_rows(packed.weight / s, reference.tensor(name), name)
-            packed = EncodedLayer(packed.code, Unfolded(packed.decoder, r, s))
-        yield name, packed
+    return Aligned(quantized, reference)
 
 
 def _scales_of_norm(quantized: QuantizedCheckpoint, reference: Checkpoint, name: str) -> np.ndarray:
@@ -150,24 +166,6 @@ def _scales_of_norm(quantized: QuantizedCheckpoint, reference: Checkpoint, name:
     if not (np.isfinite(s) & (s > 0)).all():
         raise ValueError(f"{norm} is not that of {reference.folder.name} divided by positive scales.")
     return s
-
-
-def _scales_of_rows(stored: np.ndarray, W: np.ndarray, name: str) -> np.ndarray:
-    """What every row was divided by, float64 (out,): 1 / s = ⟨ŵ, w⟩ / ⟨w, w⟩."""
-    original = as_float32(W).astype(np.float64)
-    inner, power = (stored * original).sum(axis=1), (original**2).sum(axis=1)
-    factor = np.divide(inner, power, out=np.ones_like(power), where=power > 0)
-    if (factor <= 0).any():
-        raise ValueError(
-            f"Row {int(np.argmin(factor))} of {name} has nothing in common with that of the reference."
-        )
-    return 1 / factor
-
-
-def _fed_by(name: str) -> str:
-    """The layer whose inputs the rows of a layer are, as far as AWQ folds scales from the one into the other."""
-    prefix, role = _split(name)
-    return f"{prefix}.{FEEDS.get(role)}.weight"
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -3,8 +3,8 @@
 import ml_dtypes
 import numpy as np
 
-from rdlib.checkpoints.layout import EncodedLayer
 from rdlib.checkpoints.quantized import QuantizedCheckpoint
+from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.code.code import Code
 from rdlib.models.checkpoint import Checkpoint, examples
 

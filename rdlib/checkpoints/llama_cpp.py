@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from rdlib.checkpoints.gguf import GGUFDecoder
+from rdlib.checkpoints.readers.gguf import GGUFDecoder
 from rdlib.code.code import Code
 from rdlib.models.gguf.floats import FloatType
 from rdlib.models.gguf.types import named_type

@@ -8,17 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rdlib.checkpoints.awq import Awq
-from rdlib.checkpoints.bitsandbytes import TABLES, BitsAndBytes4, BitsAndBytes8
-from rdlib.checkpoints.gguf import GGUFFormat
-from rdlib.checkpoints.gptq import Gptq
-from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer, Reader
+from rdlib.checkpoints.readers import READERS
 from rdlib.checkpoints.unquantized import left_alone
 from rdlib.code.code import Code
 from rdlib.files import ASSETS
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
-from rdlib.models.gguf import GGUFContainer
 from rdlib.models.names import GROUPS, HEAD, layer_and_group
 from rdlib.models.settings import FILES
 from rdlib.models.weight import Kind
@@ -42,16 +38,16 @@ class QuantizedCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint | Path):
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        self._layout = _layout(self.checkpoint)
+        self._reader = _reader(self.checkpoint)
         self._bits: dict[str, dict[str, int]] = {}  # of every layer that was read
-        self._stem_of = {f"{stem}.weight": stem for stem in self._layout.stems(self.checkpoint.names)}
+        self._stem_of = {f"{stem}.weight": stem for stem in self._reader.stems(self.checkpoint.names)}
         if not self._stem_of:
             raise ValueError(
                 f"{self.checkpoint.folder.name} says that it is {self.method}, but holds no tensor "
-                f"*.{self._layout.marks[0]}."
+                f"*.{self._reader.marks[0]}."
             )
-        for name in () if isinstance(self._layout, GGUFFormat) else self._stem_of:
-            if name in self.checkpoint and self.checkpoint.tensors[name].kind is not Kind.CODE:
+        for name in () if "weight" in self._reader.streams else self._stem_of:
+            if name in self.checkpoint:
                 raise ValueError(
                     f"{self.checkpoint.folder.name} holds {name} twice, as it is and quantized: remove the one that "
                     "is not the model's."
@@ -60,22 +56,22 @@ class QuantizedCheckpoint:
     @property
     def method(self) -> str:
         """Name of the method in tables and plots."""
-        return self._layout.method
+        return self._reader.method
 
     @property
     def bits(self) -> float:
         """Nominal rate; where layers have several, that of most weights."""
-        return self._layout.bits
+        return self._reader.bits
 
     @property
     def folds_scales(self) -> bool:
         """Whether Ŵ is of scaled inputs (AWQ): see :mod:`rdlib.checkpoints.folded`."""
-        return bool(self._layout.scaled_norms)
+        return bool(self._reader.scaled_norms)
 
     @property
     def scaled_norms(self) -> list[str]:
         """Names of the norms that scales of inputs were folded into."""
-        return [name for name in self.unquantized if name.endswith(self._layout.scaled_norms)]
+        return [name for name in self.unquantized if name.endswith(self._reader.scaled_norms)]
 
     @cached_property
     def layers(self) -> list[str]:
@@ -113,13 +109,13 @@ class QuantizedCheckpoint:
         if name in self.left_alone:
             layer = left_alone(self.checkpoint.tensor(name), self.bits, self.method)
         else:
-            layer = self._layout.read(self._parts(name))
+            layer = self._reader.read(self._parts(name))
         self._bits[name] = layer.bits
         return layer
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         """What the code of a layer is if the file is not what it says, by what it would have to say instead."""
-        return {} if name in self.left_alone else self._layout.other_readings(name, code)
+        return {} if name in self.left_alone else self._reader.other_readings(name, code)
 
     def shape(self, name: str) -> tuple[int, int]:
         """(out, in) of a layer, from the headers of its tensors: nothing is unpacked.
@@ -129,7 +125,7 @@ class QuantizedCheckpoint:
         """
         if name in self.left_alone:
             return self.checkpoint.tensors[name].shape
-        return self._layout.shape(self._parts(name))
+        return self._reader.shape(self._parts(name))
 
     def tensor(self, name: str) -> np.ndarray:
         """Ŵ of a layer, float32 (out, in), as the package that wrote it multiplies with it.
@@ -157,7 +153,7 @@ class QuantizedCheckpoint:
         """
         parts, found = self._parts(name), {}
         for tensor in self._stored(name):
-            stream = self._layout.stream(tensor.removeprefix(f"{parts.stem}."))
+            stream = self._reader.stream(tensor.removeprefix(f"{parts.stem}."))
             found[stream] = found.get(stream, 0) + self.checkpoint.bits(tensor)
         return found
 
@@ -230,26 +226,19 @@ def open_quantized(model: str | Path) -> QuantizedCheckpoint:
     return QuantizedCheckpoint(open_checkpoint(IN_THE_BOX.get(str(model), model)))
 
 
-def _layout(checkpoint: Checkpoint) -> CheckpointFormat:
-    """The format that a checkpoint says it has."""
-    if isinstance(checkpoint.container, GGUFContainer):
-        return GGUFFormat(checkpoint.container)
+def _reader(checkpoint: Checkpoint) -> Reader:
+    """The reader of what a checkpoint says that it is."""
+    for kind in READERS:
+        if reader := kind.of(checkpoint):
+            return reader
     settings = checkpoint.settings
-    match settings.quant_method:
-        case "":
-            raise ValueError(
-                f"{checkpoint.folder.name} has neither a quantization_config in config.json nor a {FILES[0]}: "
-                "it is not a quantized checkpoint."
-            )
-        case "gptq":
-            return Gptq(settings)
-        case "awq":
-            return Awq(settings)
-        case "bitsandbytes" if settings.get("load_in_8bit"):
-            return BitsAndBytes8()
-        case "bitsandbytes":
-            return BitsAndBytes4(settings.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4")
+    if not settings:
+        raise ValueError(
+            f"{checkpoint.folder.name} has neither a quantization_config in config.json nor a {FILES[0]}: "
+            "it is not a quantized checkpoint."
+        )
+    known = sorted({method for kind in READERS for method in kind.quant_methods})
     raise ValueError(
         f"{settings.folder} was quantized by {settings.quant_method!r}; "
-        "rdlib reads gptq, awq, bitsandbytes, and GGUF files."
+        f"rdlib reads {', '.join(known)}, and GGUF files."
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdlib.checkpoints.layout import EncodedLayer
+from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
 from rdlib.code.floats import FLOATS

@@ -1,35 +1,70 @@
-"""Small integers packed into 32-bit words: one stream of bits, the lowest bit of the first word first."""
+"""Small integers packed into 32-bit words, the lowest bits of the first word first.
+
+A *dense* packing is one stream of bits, in which a field may begin in one word and end in the next.  A *loose* one
+leaves the upper bits of each word unused where they hold no whole field, 2 of 32 for fields of 3 bits.  They differ for
+3, 5, 6 and 7 bits.
+"""
 
 import numpy as np
+from numba import njit
 
-FIELDS = 32  # a period: so many fields fill so many words as a field has bits
 
-
-def unpack(words: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """The first ``count`` fields of ``bits`` bits of every column; a field may begin in one word and end in the next.
+def unpack(words: np.ndarray, bits: int, count: int, *, loose: bool = False) -> np.ndarray:
+    """The first ``count`` fields of every row.
 
     Args:
-        words: int32, (n, columns).
+        words: int32, (rows, n), with n at least :func:`words_for` so many fields.
         bits: 1 … 8.
-        count: of fields, at most 32·n / bits.
+        count: of fields.
+        loose: how they are packed.
 
     Returns:
-        uint8, (count, columns).
+        uint8, (rows, count).
     """
-    periods = -(-len(words) // bits)
-    filled = np.zeros((periods * bits, words.shape[1]), np.uint32)
-    filled[: len(words)] = words.view("<u4")
-    filled = filled.reshape(periods, bits, -1)
-    fields = np.empty((periods, FIELDS, words.shape[1]), np.uint8)
-    for j in range(FIELDS):
-        word, offset = divmod(j * bits, 32)
-        field = filled[:, word] >> np.uint32(offset)
-        if offset + bits > 32:
-            field |= filled[:, word + 1] << np.uint32(32 - offset)
-        fields[:, j] = field & np.uint32((1 << bits) - 1)
-    return fields.reshape(periods * FIELDS, -1)[:count]
+    fields = np.empty((len(words), count), np.uint8)
+    rows = np.ascontiguousarray(words).view("<u4")
+    if loose or 32 % bits == 0:
+        _split_words(rows, bits, fields)
+    else:
+        _split_stream(rows, bits, 32, fields)
+    return fields
 
 
-def words_for(count: int, bits: int) -> int:
+def words_for(count: int, bits: int, *, loose: bool = False) -> int:
     """How many 32-bit words hold ``count`` fields."""
-    return -(-count * bits // 32)
+    return -(-count // (32 // bits)) if loose else -(-count * bits // 32)
+
+
+def split_bytes(rows: np.ndarray, bits: int) -> np.ndarray:
+    """All fields of rows of bytes, uint8 (rows, n), the lowest bits first: two of 4 bits a byte, four of 6 in three."""
+    fields = np.empty((len(rows), rows.shape[1] * 8 // bits), np.uint8)
+    _split_stream(np.ascontiguousarray(rows), bits, 8, fields)
+    return fields
+
+
+@njit(cache=True)
+def _split_words(words: np.ndarray, bits: int, fields: np.ndarray) -> None:
+    per_word, mask = 32 // bits, np.uint32((1 << bits) - 1)
+    whole = fields.shape[1] // per_word
+    for i in range(len(fields)):
+        row, out = words[i], fields[i]
+        for w in range(whole):
+            for k in range(per_word):
+                out[w * per_word + k] = row[w] >> np.uint32(k * bits) & mask
+        for j in range(whole * per_word, len(out)):
+            out[j] = row[whole] >> np.uint32((j - whole * per_word) * bits) & mask
+
+
+@njit(cache=True)
+def _split_stream(words: np.ndarray, bits: int, size: int, fields: np.ndarray) -> None:
+    width, mask = np.uint64(bits), np.uint64((1 << bits) - 1)
+    for i in range(len(fields)):
+        row, out, pending, held, w = words[i], fields[i], np.uint64(0), 0, 0
+        for j in range(len(out)):
+            if held < bits:
+                pending |= np.uint64(row[w]) << np.uint64(held)
+                held += size
+                w += 1
+            out[j] = pending & mask
+            pending >>= width
+            held -= bits

@@ -1,7 +1,8 @@
 """The bench: the matrices of a layer are made here, each once for all variants, and measured."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -14,6 +15,13 @@ from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import layer_and_group
 from rdlib.theory import output_rate, spectrum
 from rdlib.weights import as_float32, remembered
+
+KNOWN, JUDGED = (
+    "calibration",
+    "evaluation",
+)  # the texts: H is taken on the one, variants are judged by the other
+
+Made = tuple[np.ndarray, dict[str, float]]  # Ŵ and its row
 
 
 class Bench:
@@ -28,47 +36,64 @@ class Bench:
     def __init__(self, checkpoint: Checkpoint, found: Walk, limits: bool):
         self.checkpoint, self.found, self.limits = checkpoint, found, limits
         self._awaited: Counter[Change] = Counter()
-        self._made: dict[Change, np.ndarray] = {}
-        self._moments: tuple[Moments | None, Moments | None] = (None, None)
+        self._made: dict[Change, Made] = {}
+        self._moments: Mapping[str, Moments] = {}
+        self.step: Callable[..., AbstractContextManager] = lambda *kind: (
+            nullcontext()
+        )  # is put around each step
 
     def prepare(
-        self, tasks: Iterable[frozenset[Change]], H: Moments | None = None, held_out: Moments | None = None
+        self, tasks: Iterable[frozenset[Change]], moments: Mapping[str, Moments] | None = None
     ) -> None:
         """Before the matrices of a layer are made.
 
         Args:
             tasks: what each variant makes anew, in any order.
-            H: of the calibration text.
-            held_out: of the evaluation text.
+            moments: H of the calibration text, by which errors are fed back, and of the evaluation text.
         """
-        self._awaited, self._moments = Counter(change for task in tasks for change in task), (H, held_out)
+        self._awaited, self._moments = Counter(change for task in tasks for change in task), moments or {}
 
-    def make(self, changes: frozenset[Change], variants: Sequence[Variant]) -> dict[str, np.ndarray]:
+    def make(
+        self, changes: frozenset[Change], variants: Sequence[Variant], own: Moments | None = None
+    ) -> dict[str, np.ndarray]:
         """Ŵ by name, of one task; what is not awaited by another is forgotten.
 
         Args:
             changes: what is made anew.
             variants: in which.
+            own: H of the variants' own inputs, where errors are fed back by that.  It makes other matrices, which no
+                other task shares; their errors are measured under the H of the model all the same.
 
         Raises:
             ValueError: a matrix cannot be made; the message names it.
         """
         tensors = {}
         for change in filter(changes.__contains__, variants[0].sources.items()):  # in their order
-            if change not in self._made:
-                self._made[change] = self._measured(*change)
-            tensors[change[0]] = self._made[change]
+            name, _ = change
+            tensors[name], row = self._timed(change, own) if own else self._shared(change)
+            for variant in variants:
+                self.found.rows[variant.label][name] = row
             self._awaited[change] -= 1
             if not self._awaited[change]:
-                del self._made[change]
+                self._made.pop(change, None)
         for variant in variants:
             self.found.tensors.get(variant.label, {}).update(tensors)
         return tensors
 
-    def _measured(self, name: str, source: Source) -> np.ndarray:
-        """Ŵ of a tensor; a matrix has a row among the results."""
+    def _shared(self, change: Change) -> Made:
+        if change not in self._made:
+            self._made[change] = self._timed(change, self._moments.get(KNOWN))
+        return self._made[change]
+
+    def _timed(self, change: Change, moments: Moments | None) -> Made:
+        name, source = change
+        with self.step("made", source, layer_and_group(name)[1]):
+            return self._measured(name, source, moments)
+
+    def _measured(self, name: str, source: Source, moments: Moments | None) -> Made:
+        """Ŵ of a tensor, made with some H, and its row."""
         W = self.checkpoint.tensor(name)
-        H, held_out = (moments[name] if moments and name in moments else None for moments in self._moments)
+        H = moments[name] if moments and name in moments else None
         try:
             W_hat, rates = source.make(name, W, H)
             if W_hat.shape != W.shape:
@@ -80,15 +105,17 @@ class Bench:
         row |= {"bits": source.bits, "rate": float("nan")} | rates
         if group:
             row |= distances(W, W_hat)
-        if H is not None:
-            row |= error_sizes(W, W_hat, H)
-            row |= self._judged(name, W, row["output"] / len(W), H, "output")
-        if held_out is not None:
-            mse = output_error(as_float32(W) - W_hat, held_out)
-            row |= self._judged(name, W, mse, held_out, "held_out")
+        known, judged = (
+            M[name] if (M := self._moments.get(t)) and name in M else None for t in (KNOWN, JUDGED)
+        )
+        if known is not None:
+            row |= error_sizes(W, W_hat, known)
+            row |= self._judged(name, W, row["output"] / len(W), known, "output")
+        if judged is not None:
+            mse = output_error(as_float32(W) - W_hat, judged)
+            row |= self._judged(name, W, mse, judged, "held_out")
             row["held_out"] = row["held_out_mse"] * len(W)
-        self.found.rows[name, source] = row
-        return W_hat
+        return W_hat, row
 
     def _judged(self, name: str, W: np.ndarray, mse: float, H: np.ndarray, text: str) -> dict[str, float]:
         """The error of an output by the H of one text, in dB below the output, and the least rate for it.

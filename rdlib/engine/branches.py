@@ -1,147 +1,192 @@
-"""The variants of a model on the text that they are judged by: which are still one, and what enters the next layer."""
+"""The variants of a model on their texts: which are still one, and what enters the next layer in each."""
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 
-from rdlib.engine.bench import Bench
-from rdlib.engine.layers import NORM, Layer, Layers, Output, Tensors
-from rdlib.engine.moments import Moments
+from rdlib.engine.bench import JUDGED, KNOWN, Bench
+from rdlib.engine.layers import NORM, Layer, Layers, Output
+from rdlib.engine.room import Room
 from rdlib.engine.text import Text
 from rdlib.engine.variant import Change, Variant
-from rdlib.functional.divergence import Distribution, Functional, allocate, functional
+from rdlib.functional.divergence import Distribution, Functional, functional
 from rdlib.models.names import EMBEDDING
 from rdlib.network.windows import Windows
 
 TOKENS = 128  # predictions that are compared together: the head is read once for so many
 
+Task = tuple[frozenset[Change], list[Variant]]  # what is made anew, and the variants that have it
+
 
 @dataclass(frozen=True)
 class Branch:
-    """Variants that are the same up to a layer, and what enters it in them, (windows, length, hidden)."""
+    """Variants that are the same up to a layer, and their hidden states on the texts that they run on."""
 
     variants: list[Variant]
-    hidden: torch.Tensor
+    texts: Mapping[str, Text]
 
 
-def split(
-    variants: Sequence[Variant], names: Collection[str]
-) -> list[tuple[frozenset[Change], list[Variant]]]:
-    """Variants by what they make anew of some tensors."""
+def split(variants: Sequence[Variant], names: Collection[str]) -> list[Task]:
+    """Variants by what they make anew of some tensors, and by whose inputs they are calibrated on."""
     groups = defaultdict(list)
     for variant in variants:
-        groups[variant.changes(names)].append(variant)
-    return list(groups.items())
+        changes = variant.changes(names)
+        groups[changes, variant.sequential and bool(changes)].append(variant)
+    return [(changes, same) for (changes, _), same in groups.items()]
 
 
 class Branches:
-    """All variants on one text.
+    """All variants, and the model itself.
+
+    A variant runs on the evaluation text if it is judged by its output, and on the calibration text if it is calibrated
+    on its own inputs; the model runs on both.
 
     Args:
         network: of the model.
-        windows: of the text.
         variants: of the model.
-        in_memory: bytes; hidden states beyond that go to temporary files.
+        windows: of each text that there is.
+        judged: whether the variants run on the evaluation text.
+        room: for hidden states.
     """
 
-    def __init__(self, network: Layers, windows: Windows, variants: Sequence[Variant], in_memory: int):
-        self.network, self.windows, self.in_memory = network, windows, in_memory
-        self.model = Text(network, windows, in_memory)
+    def __init__(
+        self,
+        network: Layers,
+        variants: Sequence[Variant],
+        windows: Mapping[str, Windows],
+        judged: bool,
+        room: Room,
+    ):
+        self.network, self.windows, self.judged, self.room = network, windows, judged, room
         self.unchanged = list(variants)  # which are the model until now
+        self.model = {name: Text.embedded(network, text, room) for name, text in windows.items()}
         self.others: list[Branch] = []
+        self.step: Callable[..., AbstractContextManager] = lambda *kind: (
+            nullcontext()
+        )  # is put around each step
+
+    def runs_on(self, variants: Sequence[Variant]) -> list[str]:
+        """The texts that some variants, which are one, run on."""
+        return [JUDGED] * self.judged + [KNOWN] * variants[0].sequential
 
     def embed(self, bench: Bench) -> None:
         """What enters the first layer."""
         tasks = self._leaving([EMBEDDING])
         bench.prepare(changes for changes, _ in tasks)
         for changes, same in tasks:
-            branch = Branch(same, self._room())
-            self.network.embed(self.windows, branch.hidden, bench.make(changes, same))
-            self.others.append(branch)
+            tensors = bench.make(changes, same)
+            texts = {
+                name: Text.embedded(self.network, self.windows[name], self.room, tensors)
+                for name in self.runs_on(same)
+            }
+            self.others.append(Branch(same, texts))
 
-    def advance(self, layer: Layer, bench: Bench, H: Moments | None) -> None:
-        """What leaves a layer that every branch enters.
+    def advance(self, layer: Layer, bench: Bench) -> None:
+        """Pass a layer with the model and with every branch.
 
         Args:
             layer: the next.
             bench: for its matrices.
-            H: of the calibration text.
         """
-        before = [(branch, *task) for branch in self.others for task in split(branch.variants, layer.names)]
-        leaving = self._leaving(layer.names)
-        held_out, record = self.model.advance(layer, recorded=bool(leaving))
-        bench.prepare(
-            [changes for _, changes, _ in before] + [changes for changes, _ in leaving], H, held_out
-        )
-        self.others = []
-        for changes, same in leaving:
-            self.others.append(Branch(same, self._resumed(layer, bench.make(changes, same), record)))
-        for branch, changes, same in before:
-            room = branch.hidden if len(same) == len(branch.variants) else self._room()
-            with layer.replaced(bench.make(changes, same)), same[0].around(layer.modules):
-                for batch in self.windows.batches:
-                    room[batch] = layer.run(branch.hidden[batch])
-            self.others.append(Branch(same, room))
+        before, leaving = self.others, self._leaving(layer.names)
+        recorded = {name for _, same in leaving for name in self.runs_on(same)}
+        moments, records = {}, {}
+        for name, text in self.model.items():
+            with self.step("run", name):
+                moments[name], records[name] = text.advance(layer, name in recorded)
+        tasks = [split(branch.variants, layer.names) for branch in before]
+        bench.prepare([changes for part in (leaving, *tasks) for changes, _ in part], moments)
+        self.others = [self._left(layer, bench, *task, records) for task in leaving]
+        del records
+        for branch, part in zip(before, tasks, strict=True):
+            self.others += self._passed(layer, bench, branch, part)
 
-    def _leaving(self, names: Collection[str]) -> list[tuple[frozenset[Change], list[Variant]]]:
+    def _leaving(self, names: Collection[str]) -> list[Task]:
         """The variants that are the model until now, and no longer with these tensors."""
         groups = split(self.unchanged, names)
         self.unchanged = next((same for changes, same in groups if not changes), [])
         return [(changes, same) for changes, same in groups if changes]
 
-    def _room(self) -> torch.Tensor:
-        size = 4 * self.model.hidden.numel()
-        return allocate(tuple(self.model.hidden.shape), self.in_memory - size * len(self.others))
-
-    def _resumed(self, layer: Layer, tensors: Tensors, record: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _left(
+        self,
+        layer: Layer,
+        bench: Bench,
+        changes: frozenset[Change],
+        same: list[Variant],
+        records: Mapping[str, Mapping[str, torch.Tensor]],
+    ) -> Branch:
         """What leaves a layer that the model itself enters, with some tensors in place of its own."""
-        room, stage = self._room(), layer.stage(tensors)
-        with layer.replaced(tensors):
-            for batch in self.windows.batches:
-                room[batch] = layer.resume(stage, {name: x[batch] for name, x in record.items()})
-        return room
+        tensors, texts = bench.make(changes, same), {}
+        stage = layer.stage(tensors)
+        with layer.replaced(tensors if self.runs_on(same) else {}):
+            for name in self.runs_on(same):
+                record = records[name]
+                with self.step("run", name):
+                    texts[name] = self.model[name].passed(
+                        lambda batch, record=record: layer.resume(
+                            stage, {key: x[batch] for key, x in record.items()}
+                        )
+                    )
+        return Branch(same, texts)
 
-    def outputs(self, bench: Bench, known: Text | None) -> dict[Hashable, Functional]:
+    def _passed(self, layer: Layer, bench: Bench, branch: Branch, tasks: list[Task]) -> Iterator[Branch]:
+        """What leaves a layer that a branch enters, for each of its tasks."""
+        own = None
+        if branch.variants[0].sequential and any(changes for changes, _ in tasks):
+            with self.step("run", KNOWN):
+                own = branch.texts[KNOWN].moments(layer)
+        for changes, same in tasks:
+            tensors, texts = bench.make(changes, same, own), {}
+            with layer.replaced(tensors if branch.texts else {}):
+                for name, text in branch.texts.items():
+                    with self.step("run", name), same[0].around(layer.modules):
+                        texts[name] = text.passed(
+                            lambda batch, text=text: layer.run(text.hidden[batch]), len(tasks) == 1
+                        )
+            yield Branch(same, texts)
+
+    def end(self, bench: Bench) -> dict[Hashable, Functional]:
         """Label of a variant → how far its output strays from the model's, after the last layer.
 
         Args:
             bench: for norm and head.
-            known: the calibration text after the last layer, for H of the inputs of the head.
 
         Raises:
             ValueError: the model itself gives NaN or infinite logits.
         """
         output = self.network.output()
-        last = [Branch(self.unchanged, self.model.hidden), *self.others]
-        tasks = [(b, *task) for b in last for task in split(b.variants, [NORM, self.network.head])]
-        changed = any(changes for _, changes, _ in tasks)
-        bench.prepare(
-            (changes for _, changes, _ in tasks), known.output(output) if known and changed else None
-        )
+        branches = [Branch(self.unchanged, self.model), *self.others]
+        tasks = [split(branch.variants, [NORM, self.network.head]) for branch in branches]
+        every = [changes for part in tasks for changes, _ in part]
+        moments = {name: text.output(output) for name, text in self.model.items()} if any(every) else {}
+        bench.prepare(every, moments)
         ends = []
-        for branch, changes, same in tasks:
-            tensors = bench.make(changes, same)
-            ends.append(End(same, branch.hidden, self.network.output(tensors) if tensors else output))
-        for part in self._parts():
-            P = Distribution(output(self.model.hidden[part]))
-            if not P.lse.isfinite().all():
-                raise ValueError(
-                    f"{self.network.name} gives NaN or infinite logits: it cannot be a reference."
-                )
-            target = torch.from_numpy(self.windows.ids[:, 1:][part]).to(self.network.device)
-            for end in ends:
-                end.columns.append(P.compared(end.logits(part), target[:, None]))
-        return {
-            variant.label: functional(self.windows, end.columns) for end in ends for variant in end.variants
-        }
+        for branch, part in zip(branches, tasks, strict=True):
+            for changes, same in part:
+                sequential = changes and branch is not branches[0] and same[0].sequential
+                own = branch.texts[KNOWN].output(output) if sequential else None
+                tensors = bench.make(changes, same, own)
+                if self.judged:
+                    head = self.network.output(tensors) if tensors else output
+                    ends.append(End(same, branch.texts[JUDGED].hidden, head))
+        return self._compared(output, ends) if self.judged else {}
 
-    def _parts(self) -> list[tuple[int, slice]]:
-        """Window and places of the predictions that count, some at a time."""
-        length = self.windows.length
-        starts = range(length - self.windows.stride, length, TOKENS)
-        return [(k, slice(i, min(i + TOKENS, length))) for k in range(len(self.windows)) for i in starts]
+    def _compared(self, output: Output, ends: list["End"]) -> dict[Hashable, Functional]:
+        windows, model = self.windows[JUDGED], self.model[JUDGED].hidden
+        for part in windows.parts(TOKENS):
+            with self.step("compared"):
+                P = Distribution(output(model[part]))
+                if not P.lse.isfinite().all():
+                    raise ValueError(
+                        f"{self.network.name} gives NaN or infinite logits: it cannot be a reference."
+                    )
+                target = torch.from_numpy(windows.ids[:, 1:][part]).to(self.network.device)
+                for end in ends:
+                    end.columns.append(P.compared(end.logits(part), target[:, None]))
+        return {variant.label: functional(windows, end.columns) for end in ends for variant in end.variants}
 
 
 @dataclass(frozen=True)

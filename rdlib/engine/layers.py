@@ -71,6 +71,10 @@ class Layers:
         """The name of the tensor of the output head: that of the embedding where they are tied."""
         return HEAD if HEAD in self._weights else EMBEDDING
 
+    def names(self, number: int) -> list[str]:
+        """Of the tensors of a layer."""
+        return [f"{LAYER}{number}.{key}" for key, _ in self._layers[number].named_parameters()]
+
     def last_layer(self, names: Collection[str]) -> int:
         """The number of the last layer that has one of some tensors; −1 where none has."""
         return max((int(name.split(".")[2]) for name in names if name.startswith(LAYER)), default=-1)
@@ -160,10 +164,14 @@ class Layer:
                 stack.enter_context(_set(self.module, name.removeprefix(self.prefix), new))
             yield
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What leaves the layer, (windows, length, hidden), where x enters it; x may take gradients."""
+        return self.network._model(inputs_embeds=x.to(self.network.device), use_cache=False).last_hidden_state
+
     @torch.inference_mode()
     def run(self, x: torch.Tensor) -> torch.Tensor:
-        """What leaves the layer, (windows, length, hidden), where x enters it."""
-        return self.network._model(inputs_embeds=x.to(self.network.device), use_cache=False).last_hidden_state
+        """:meth:`forward` without gradients."""
+        return self.forward(x)
 
     @torch.inference_mode()
     def record(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -1,60 +1,95 @@
-"""The hidden states of a model on a text, and the second moments of what enters its matrices, layer by layer."""
+"""Hidden states on a text, and the second moments of what enters the matrices of a layer."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
 
 from rdlib.engine.layers import STAGES, Layer, Layers, Output
 from rdlib.engine.moments import Moments
-from rdlib.functional.divergence import IN_MEMORY, allocate
+from rdlib.engine.room import IN_MEMORY, Room
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.windows import Windows
 
+Record = dict[str, torch.Tensor]  # what Layer.resume needs, for all windows
+
 
 class Text:
-    """The hidden states of the model itself on a text, before the next layer.
+    """The hidden states on a text, before the next layer.
 
     Args:
-        network: of the model.
         windows: of the text.
-        in_memory: bytes; states that take more go to a temporary file.
+        room: for the states.
+        hidden: the states, (windows, length, hidden).
     """
 
-    def __init__(self, network: Layers, windows: Windows, in_memory: int = IN_MEMORY):
-        self.windows, self.in_memory = windows, in_memory
-        self.hidden = allocate((len(windows), windows.length, network.config.hidden_size), in_memory)
-        network.embed(windows, self.hidden)
+    def __init__(self, windows: Windows, room: Room, hidden: torch.Tensor):
+        self.windows, self.room, self.hidden = windows, room, hidden
 
-    def advance(self, layer: Layer, recorded: bool = False) -> tuple[Moments, dict[str, torch.Tensor]]:
+    @classmethod
+    def embedded(
+        cls, network: Layers, windows: Windows, room: Room, tensors: dict[str, np.ndarray] | None = None
+    ) -> "Text":
+        """What enters the first layer, with some tensors in place of the network's own."""
+        hidden = room((len(windows), windows.length, network.config.hidden_size))
+        network.embed(windows, hidden, tensors)
+        return cls(windows, room, hidden)
+
+    def advance(self, layer: Layer, recorded: bool = False) -> tuple[Moments, Record]:
         """Run the next layer.
-
-        Xᵀ X of a batch of some 2,048 tokens is a float32 product, right to a few 10⁻⁷ of the norm of H; the batches
-        are added up in float64.
 
         Args:
             layer: the next.
             recorded: whether to keep what :meth:`rdlib.engine.layers.Layer.resume` needs.
 
         Returns:
-            H of the inputs of its matrices; and what was kept, for all windows.
+            H of the inputs of its matrices; and what was kept.
         """
-        sums, kept = {}, {}
+        kept: Record = {}
+
+        def take(batch: slice, y: torch.Tensor, record: Record) -> None:
+            for name, x in record.items() if recorded else ():
+                if name not in kept:
+                    kept[name] = self.room((len(self.windows), *x.shape[1:]))
+                kept[name][batch] = x
+            self.hidden[batch] = y
+
+        return self._observed(layer, take), kept
+
+    def moments(self, layer: Layer) -> Moments:
+        """H of the inputs of the matrices of the next layer, which is not passed."""
+        return self._observed(layer, lambda *_: None)
+
+    def _observed(self, layer: Layer, take: Callable[[slice, torch.Tensor, Record], None]) -> Moments:
+        """Run a layer for its moments; ``take`` is given what leaves it, and what entered its stages.
+
+        Xᵀ X of a batch of some 2,048 tokens is a float32 product, right to a few 10⁻⁷ of the norm of H; the batches
+        are added up in float64.
+        """
+        sums = dict.fromkeys(STAGES, 0)
         for batch in self.windows.batches:
             y, record = layer.record(self.hidden[batch])
             for name in STAGES:
-                sums[name] = sums.get(name, 0) + _squares(record[name])
-            for name, x in record.items() if recorded else ():
-                if name not in kept:
-                    kept[name] = allocate((len(self.windows), *x.shape[1:]), self.in_memory)
-                kept[name][batch] = x
-            self.hidden[batch] = y
-        return self._moments({layer.prefix + name: S for name, S in sums.items()}), kept
+                sums[name] = sums[name] + squares(record[name])
+            take(batch, y, record)
+        return self._moments({layer.prefix + name: S for name, S in sums.items()})
+
+    def passed(self, run: Callable[[slice], torch.Tensor], in_place: bool = False) -> "Text":
+        """The text after a layer.
+
+        Args:
+            run: batch of windows → what leaves the layer.
+            in_place: whether the states before it are not needed any more.
+        """
+        hidden = self.hidden if in_place else self.room(tuple(self.hidden.shape))
+        for batch in self.windows.batches:
+            hidden[batch] = run(batch)
+        return Text(self.windows, self.room, hidden)
 
     def output(self, output: Output) -> Moments:
         """H of the inputs of the head, after the last layer."""
         return self._moments(
-            {"lm_head": sum(_squares(output.norm(self.hidden[b])) for b in self.windows.batches)}
+            {"lm_head": sum(squares(output.norm(self.hidden[b])) for b in self.windows.batches)}
         )
 
     def _moments(self, sums: dict[str, np.ndarray]) -> Moments:
@@ -77,7 +112,7 @@ def second_moments(
         ValueError: the model has no such layer, or cannot be run.
     """
     network = Layers(checkpoint, device)
-    text, inputs = Text(network, windows), {}
+    text, inputs = Text.embedded(network, windows, Room(IN_MEMORY)), {}
     wanted = range(len(network)) if layers is None else layers
     if outside := set(wanted) - set(range(len(network))):
         raise ValueError(
@@ -92,7 +127,7 @@ def second_moments(
     return Moments(inputs, len(windows) * windows.length)
 
 
-def _squares(x: torch.Tensor) -> np.ndarray:
-    """Xᵀ X of inputs (windows, length, in), float64 (in, in)."""
+def squares(x: torch.Tensor) -> np.ndarray:
+    """Xᵀ X of vectors (…, in), float64 (in, in)."""
     X = x.flatten(0, -2)
     return (X.T @ X).cpu().numpy().astype(np.float64)

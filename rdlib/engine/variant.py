@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rdlib.checkpoints.layout import EncodedLayer
+from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.functional.proxies import with_noise
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.quantizers import Quantizer
@@ -54,6 +54,18 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class Blind(Quantized):
+    """By a quantizer that is given no H, where there is one."""
+
+    @property
+    def method(self) -> str:
+        return f"{self.quantizer.method}, no H"
+
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        return super().make(name, W, None)
+
+
+@dataclass(frozen=True)
 class Noisy:
     """W + t‖W‖·G/‖G‖, see :func:`rdlib.functional.with_noise`; it has no rate."""
 
@@ -73,7 +85,7 @@ class Stored:
     Args:
         method: name in tables and plots.
         bits: nominal rate.
-        layers: of :func:`rdlib.checkpoints.aligned`.
+        layers: of :func:`rdlib.checkpoints.aligned`, which reads each when it is asked for.
     """
 
     method: str
@@ -83,7 +95,10 @@ class Stored:
     def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
         layer = self.layers[name]
         header = layer.code.rate - layer.rate  # ours, and none of the file's
-        return layer.weight, {"rate": layer.rate, "side_rate": layer.code.side_rate - header}
+        return layer.decoder.decode(layer.code), {
+            "rate": layer.rate,
+            "side_rate": layer.code.side_rate - header,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,17 +131,29 @@ class Variant:
     Args:
         label: by which its results are found.
         sources: name of a tensor → how it is made.
+        sequential: whether H of a layer is that of the variant's own inputs, which come from the layers before as it
+            makes them, instead of the model's.
+
+    References:
+        Sequential calibration: Frantar et al. 2022 (GPTQ), arXiv:2210.17323, section 4; all matrices of a layer see the
+        inputs that they have while the layer is still the model's, as in the authors' code.
     """
 
     label: Hashable
     sources: Mapping[str, Source]
+    sequential: bool = False
 
     @classmethod
-    def by(cls, label: Hashable, names: Iterable[str], source: Source | Quantizer) -> "Variant":
+    def by(
+        cls,
+        label: Hashable,
+        names: Iterable[str],
+        source: Source | Quantizer,
+        sequential: bool = False,
+    ) -> "Variant":
         """Some tensors by one source or quantizer."""
-        return cls(
-            label, dict.fromkeys(names, Quantized(source) if isinstance(source, Quantizer) else source)
-        )
+        source = Quantized(source) if isinstance(source, Quantizer) else source
+        return cls(label, dict.fromkeys(names, source), sequential)
 
     def changes(self, names: Iterable[str]) -> frozenset[Change]:
         """Which of some tensors are made anew, and how."""

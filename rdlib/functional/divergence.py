@@ -1,8 +1,6 @@
 """Functional distortion: how far the output Q of a changed network strays from the output P of the original."""
 
 import math
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,9 +9,9 @@ import torch
 
 from rdlib.network.windows import Windows
 
-IN_MEMORY = 2 << 30  # bytes of cached tensors; what is larger goes to a temporary file
 CHUNK = 1 << 16  # logits that are compared at a time: they stay in the processor's cache
-QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+TOP = 256  # tokens that a truncated KL tells apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +62,8 @@ class Functional:
     Args:
         windows: the text, and the protocol by which it was cut.
         kl: KL(P‖Q) = Σ p ln(p/q) in nats.
+        kl_top: the same with all tokens but the 256 that P finds most probable taken as one, as tools compute it that
+            keep no more of P.  It is no larger than KL (log-sum inequality), and equal where no more tokens exist.
         reverse_kl: KL(Q‖P) in nats.
         total_variation: ½ Σ |p − q|.
         logits_mse: mean over the vocabulary of (z_p − z_q)².
@@ -72,10 +72,15 @@ class Functional:
         loss: −ln q(next token) in nats.
         reference_loss: −ln p(next token) in nats.
         non_finite: predictions with a logit that is NaN or infinite.
+
+    References:
+        Truncated KL: mlx-kld, github.com/sammcj/mlx-kld, ``--top-k-cache 256``; the inequality: Cover and Thomas,
+        Elements of Information Theory, 2006, theorem 2.7.1.
     """
 
     windows: Windows
     kl: PerToken
+    kl_top: PerToken
     reverse_kl: PerToken
     total_variation: PerToken
     logits_mse: PerToken
@@ -108,7 +113,9 @@ class Functional:
             quantity = getattr(self, name)
             row |= {name: quantity.mean, f"{name}_error": quantity.error, f"{name}_bits": quantity.bits.mean}
             row |= {f"{name}_{k}": quantity.quantile(q) for k, q in QUANTILES.items()}
-        for name in ("total_variation", "logits_mse", "centred_mse", "ln_perplexity_ratio", "agreement"):
+        for name in (
+            *("kl_top", "total_variation", "logits_mse", "centred_mse", "ln_perplexity_ratio", "agreement"),
+        ):
             row |= {name: getattr(self, name).mean, f"{name}_error": getattr(self, name).error}
         row |= {"perplexity": self.perplexity, "reference_perplexity": self.reference_perplexity}
         row |= {"non_finite": self.non_finite, "predictions": self.kl.values.size}
@@ -132,6 +139,8 @@ class Distribution:
     def __init__(self, logits: torch.Tensor):
         self.logits = logits.double()
         self.p, self.lse, self.top = _softmax(self.logits)
+        self.likeliest = self.p.topk(min(TOP, logits.shape[-1])).indices
+        self.rest = _rest(self.p, self.likeliest)
 
     def compared(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The quantities of :class:`Functional` in their order, (quantities, rows), on the CPU.
@@ -140,7 +149,7 @@ class Distribution:
             logits: of Q, (rows, vocabulary).
             target: the tokens that come next, (rows, 1).
         """
-        own = (self.logits, self.p, self.lse, self.top)
+        own = (self.logits, self.p, self.lse, self.top, self.likeliest, self.rest)
         rows = max(1, CHUNK // logits.shape[-1])
         parts = zip(*(x.split(rows) for x in (*own, logits, target)), strict=True)
         return torch.cat([_compare(*P, Q.double(), t).cpu() for *P, Q, t in parts], dim=1)
@@ -151,6 +160,8 @@ def _compare(
     p: torch.Tensor,
     lse_p: torch.Tensor,
     top_p: torch.Tensor,
+    likeliest: torch.Tensor,
+    rest_p: torch.Tensor,
     z_q: torch.Tensor,
     target: torch.Tensor,
 ) -> torch.Tensor:
@@ -158,12 +169,15 @@ def _compare(
     q, lse_q, top_q = _softmax(z_q)
     d, shift = z_p - z_q, lse_p - lse_q  # ln p − ln q = d − shift
     kl = torch.linalg.vecdot(p, d) - shift
+    kl_top = (p.gather(1, likeliest) * (d.gather(1, likeliest) - shift[:, None])).sum(-1)
+    kl_top += rest_p * (rest_p / _rest(q, likeliest)).log()
     reverse_kl = shift - torch.linalg.vecdot(q, d)
     mse = (d * d).mean(-1)
     d -= d.mean(-1, keepdim=True)
     values = torch.stack(
         [
             kl,
+            kl_top,
             reverse_kl,
             (p - q).abs_().sum(-1) / 2,
             mse,
@@ -185,20 +199,9 @@ def _softmax(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return p.div_(total), (peak + total.log())[:, 0], top[:, 0]
 
 
-def allocate(shape: tuple[int, ...], in_memory: int = IN_MEMORY) -> torch.Tensor:
-    """Room for float32 numbers: in memory, or in a temporary file where it takes more than so many bytes.
-
-    Raises:
-        ValueError: there is no room for the file.
-    """
-    size = 4 * math.prod(shape)
-    if size <= in_memory:
-        return torch.empty(shape)
-    folder = tempfile.gettempdir()
-    if size > shutil.disk_usage(folder).free:
-        raise ValueError(f"{size / 1e9:.0f} GB do not fit in {folder}: use fewer windows, or set TMPDIR.")
-    with tempfile.TemporaryFile() as file:  # the mapping outlives it
-        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
+def _rest(p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The probability of all other tokens, of each row; at least 10⁻³⁰⁸, so that it has a logarithm."""
+    return p.scatter(1, tokens, 0).sum(-1).clamp_min(torch.finfo(p.dtype).tiny)
 
 
 def _exp(x: float) -> float:

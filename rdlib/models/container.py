@@ -26,7 +26,7 @@ class Container(ABC):
     5. ``classified`` is False where settings and neighbours have nothing to add: each Weight has its ``kind``.
 
     As a *quantized file* the same container goes to rdlib/checkpoints: a format there takes ``stored()`` apart into
-    the streams of a Code, see :class:`rdlib.checkpoints.layout.CheckpointFormat`.
+    the streams of a Code, see :class:`rdlib.checkpoints.reader.Reader`.
 
     Attributes:
         path: of the folder or file; its name is used in sentences.

@@ -108,7 +108,10 @@ class Weight:
             raise ValueError(f"{self.name} has {self.nbytes} bytes, which is not {self.dtype} {self.shape}.")
         if not self.nbytes:
             return np.zeros(self.shape, dtype)
-        raw = np.memmap(self.file, np.uint8, "r", self.offset, (self.nbytes,))
+        try:
+            raw = np.memmap(self.file, np.uint8, "r", self.offset, (self.nbytes,))
+        except (OSError, ValueError) as error:  # gone, or cut short, since its header was read
+            raise ValueError(f"{self.name} cannot be read from {self.file.name}: {error}.") from None
         return np.asarray(raw).view(dtype).reshape(self.shape)
 
     def values(self) -> np.ndarray:

@@ -50,6 +50,11 @@ class Windows:
         for start in range(0, len(self), size):
             yield slice(start, min(start + size, len(self)))
 
+    def parts(self, size: int) -> list[tuple[int, slice]]:
+        """Window and places of the predictions that count, no more than ``size`` at a time."""
+        starts = range(self.length - self.stride, self.length, size)
+        return [(k, slice(i, min(i + size, self.length))) for k in range(len(self)) for i in starts]
+
     def take(self, count: int) -> "Windows":
         """The first ``count`` windows, or all where there are fewer."""
         return Windows(self.ids[:count], self.stride, self.bos)

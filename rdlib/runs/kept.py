@@ -5,14 +5,15 @@ python -m rdlib.runs.kept build/smollm2-135m      # keep what a finished run fou
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import Markdown
 
-from rdlib.files import ASSETS, sha256, write_whole
-from rdlib.runs.experiment import EFFORT
-from rdlib.runs.fingerprint import as_json
+from rdlib.files import ASSETS, as_json, sha256, write_whole
 
+EFFORT = "effort.json"  # of every notebook of a run: seconds, and gigabytes of memory
 KEPT = ASSETS / "results"
 FACTS = (
     "experiment",
@@ -73,6 +74,43 @@ def kept_table(experiment: str, table: str) -> pd.DataFrame:
 def kept_manifest(experiment: str) -> dict:
     """What is known about a run whose results are kept: commit, versions, parameters, inputs, time and memory."""
     return json.loads((KEPT / experiment / "manifest.json").read_bytes())
+
+
+def beside(table: str, points: pd.DataFrame, model: str) -> dict[str, pd.DataFrame]:
+    """The points of a run, and those that are kept of another model, each by the name of its model.
+
+    What an answer says of this run it says of the other by the same formula::
+
+        for name, points in beside("04_sota", points, model).items(): ...
+
+    Args:
+        table: named after its notebook, like ``04_sota`` or ``03_vector_rd-ladder``.
+        points: of this run.
+        model: of this run.
+    """
+    found = {Path(model).name: points}
+    for folder in sorted(KEPT.glob("*")):
+        for notebook, entry in kept_manifest(folder.name)["notebooks"].items():
+            if table.partition("-")[0] == notebook and (folder / f"{table}.parquet").is_file():
+                found.setdefault(entry["parameters"]["model"], kept_table(folder.name, table))
+    return found
+
+
+def side_by_side(answers: Mapping[str, Mapping[str, float]], digits: int = 2) -> Markdown:
+    """An answer in numbers, to be displayed: a line for each, a column for each model.
+
+    Args:
+        answers: name of a model → what is said of it → number; where there is none, a dash.
+        digits: after the decimal point.
+    """
+    lines = dict.fromkeys(line for numbers in answers.values() for line in numbers)
+    rows = [["", *answers], ["---", *["--:"] * len(answers)]]
+    rows += [[line, *(_number(numbers.get(line), digits) for numbers in answers.values())] for line in lines]
+    return Markdown("\n".join(f"| {' | '.join(row)} |" for row in rows))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def main() -> None:

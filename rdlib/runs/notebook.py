@@ -7,19 +7,22 @@ python -m rdlib.runs.notebook 02_scalar_rd
 import argparse
 import base64
 import json
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import joblib
 import nbformat
 import papermill
 from jupyter_client import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
-from traitlets import Int, List
+from traitlets import Int, List, Unicode
 from traitlets.config import Config
 
 from rdlib.files import write_whole
@@ -36,6 +39,7 @@ KEPT = (
 )  # metadata of a cell that an author writes; the rest comes from tools
 INJECTED = "injected-parameters"  # Papermill's tag
 PEAK = "import resource\n\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # KiB, on a Mac bytes
+THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # variables that say how many; those of the caller stay
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a widget of the running kernel, of a random id
 
 
@@ -61,17 +65,36 @@ class NotebookFailed(RuntimeError):
 
 
 class Manager(AsyncKernelManager):
-    """Starts kernels that inherit an open file, so that a lock on it lasts until the kernel, too, has ended."""
+    """Starts kernels in a folder, with a share of the cores.
 
+    They inherit an open file, so that a lock on it lasts until the kernel, too, has ended.
+    """
+
+    running: ClassVar[set["Manager"]] = set()
     inherited = List(Int(), help="file descriptors").tag(config=True)
+    folder = Unicode(help="in which kernels run").tag(config=True)
+    threads = Int(1, help="of compiled loops and of products of matrices").tag(config=True)
 
     async def start_kernel(self, **more: object) -> None:
         """Start the kernel."""
-        await super().start_kernel(pass_fds=self.inherited, **more)
+        env = dict.fromkeys(THREADS, str(self.threads)) | os.environ
+        await super().start_kernel(**more | {"pass_fds": self.inherited, "cwd": self.folder, "env": env})
+        self.running.add(self)
+
+    async def cleanup_resources(self, restart: bool = False) -> None:
+        """After the kernel has ended."""
+        self.running.discard(self)
+        await super().cleanup_resources(restart)
+
+
+def kill_kernels() -> None:
+    """End all kernels of this process at once: whoever waits for one is told that it has died."""
+    for manager in list(Manager.running):
+        os.killpg(manager.provisioner.pid, signal.SIGKILL)
 
 
 def execute(
-    path: Path, parameters: dict[str, object], inherited: Sequence[int] = ()
+    path: Path, parameters: dict[str, object], inherited: Sequence[int] = (), jobs: int = 1
 ) -> tuple[NotebookNode, Effort]:
     """Run a notebook in its own folder and a fresh kernel of this Python; the file itself is not touched.
 
@@ -81,6 +104,7 @@ def execute(
         path: of the notebook.
         parameters: those that differ from its defaults.
         inherited: file descriptors that the kernel keeps open.
+        jobs: how many run at a time and share the cores.
 
     Raises:
         NotebookFailed: the message names notebook, cell and error in one sentence.
@@ -96,16 +120,19 @@ def execute(
                 parameters=parameters,
                 kernel_name=KERNEL["name"],
                 language=KERNEL["language"],
-                cwd=path.parent,
                 start_timeout=600,  # of the kernel, in seconds, on a machine that is busy
                 progress_bar={"desc": path.stem, "file": sys.stderr},
                 kernel_manager_class=Manager,
                 config=Config(
                     KernelManager={"transport_encryption": "auto"},  # between this process and the kernel
-                    Manager={"inherited": list(inherited)},
+                    Manager={
+                        "inherited": list(inherited),
+                        "folder": str(path.parent),
+                        "threads": max(1, joblib.cpu_count() // jobs),
+                    },
                 ),
             )
-        except (PapermillExecutionError, DeadKernelError) as error:
+        except (PapermillExecutionError, RuntimeError) as error:  # RuntimeError: the kernel died
             partial = nbformat.read(running, as_version=4)
             partial.cells.pop()
             raise NotebookFailed(f"{path} stopped {_where(partial, error)}", partial) from None

@@ -10,6 +10,8 @@ name of a notebook what is its own::
     model: meta-llama/Llama-3.2-1B
     04_sota:
       windows: 8
+
+With ``base: llama-3.2-1b`` it only sets what differs from another experiment.
 """
 
 import ast
@@ -24,6 +26,7 @@ from rdlib.runs.check import RESULTS
 from rdlib.runs.values import KINDS, ParameterError, check_value
 
 ONLY = "notebooks"  # the key that names the notebooks to run; without it, all
+BASE = "base"  # the key that names the experiment from which all other values are taken
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,28 @@ def declared(notebook: Path) -> dict[str, Parameter]:
 
 
 def read(file: Path) -> dict[str, object]:
-    """The values in the YAML file of an experiment; none if it is empty.
+    """The values in the YAML file of an experiment, over those of its base; none if it is empty.
+
+    Raises:
+        ParameterError: it is no mapping of names, or names a base that is not there or has itself a base.
+    """
+    values = _values(file)
+    if BASE not in values:
+        return values
+    base = file.with_name(f"{values.pop(BASE)}.yaml")
+    if not base.is_file() or BASE in _values(base):
+        raise ParameterError(
+            f"{file} names the base {base.stem!r}, which must be an experiment without a base."
+        )
+    under = _values(base)
+    sections = {
+        k: under[k] | v for k, v in values.items() if isinstance(v, dict) and isinstance(under.get(k), dict)
+    }
+    return under | values | sections
+
+
+def _values(file: Path) -> dict[str, object]:
+    """What is written in a YAML file.
 
     Raises:
         ParameterError: it is no mapping of names.

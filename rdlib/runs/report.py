@@ -21,6 +21,7 @@ from rdlib.runs import notebook as notebooks
 from rdlib.runs import page
 from rdlib.runs.parameters import declared
 
+ANSWER = "answer"  # the tag of the cell that displays the answer, computed from the run, as Markdown
 NOTE = "note"  # the tag of cells whose printed text is shown beside the answer
 KEY = "key-figure"  # the tag of the cell whose figure represents its notebook; without one, the last figure
 DIGITS = 5  # of numbers in the page's table
@@ -43,7 +44,8 @@ class Chapter:
         name: of the file.
         title: its first heading.
         question: HTML.
-        answer: HTML.
+        answer: HTML; where a cell computes it, what that displays.
+        computed: whether the answer is of this run, and not of the notebook's own parameters.
         notes: what the cells tagged ``note`` print, a line each.
         figure: the key figure, a PNG in base64; empty if there is none.
         picture: the name of its file.
@@ -57,6 +59,7 @@ class Chapter:
     title: str
     question: Markup
     answer: Markup
+    computed: bool
     notes: list[str]
     figure: str
     picture: str
@@ -116,7 +119,8 @@ def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
         name=name,
         title=title(executed) or name,
         question=Markup(page.markdown(texts.get("Question", ""))),
-        answer=Markup(_links(page.markdown(texts.get("Answer", "")))),
+        answer=Markup(_links(page.markdown(answer(executed) or texts.get("Answer", "")))),
+        computed=bool(answer(executed)),
         notes=notes(executed),
         figure=figure.base64 if figure else "",
         picture=f"{name}-{figure.name}.png" if figure else "",
@@ -139,12 +143,15 @@ def sections(notebook: NotebookNode) -> dict[str, str]:
     return {name.strip(): body.strip() for p in parts for name, body in zip(p[1::2], p[2::2], strict=True)}
 
 
+def answer(notebook: NotebookNode) -> str:
+    """The Markdown that the cells tagged ``answer`` display; empty where there is none."""
+    shown = [o.get("data", {}).get("text/markdown", "") for o in _outputs(notebook, ANSWER)]
+    return "\n\n".join(filter(None, shown))
+
+
 def notes(notebook: NotebookNode) -> list[str]:
     """The lines that cells tagged ``note`` print."""
-    cells = [cell for cell in notebook.cells if NOTE in cell.metadata.get("tags", [])]
-    return [
-        line for cell in cells for o in cell.get("outputs", []) for line in o.get("text", "").splitlines()
-    ]
+    return [line for o in _outputs(notebook, NOTE) for line in o.get("text", "").splitlines()]
 
 
 def key_figure(notebook: NotebookNode) -> notebooks.Figure | None:
@@ -190,6 +197,12 @@ def _plain(value: object) -> object:
 def _texts(notebook: NotebookNode) -> list[str]:
     """The Markdown cells."""
     return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def _outputs(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
+    """What the cells of a tag give out."""
+    cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    return [output for cell in cells for output in cell.get("outputs", [])]
 
 
 def _links(html: str) -> str:

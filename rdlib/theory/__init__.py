@@ -1,7 +1,12 @@
 """What information theory allows: rate–distortion functions, bounds, and the constants of quantization."""
 
 from rdlib.theory.blahut import blahut_arimoto
-from rdlib.theory.block_maximum import block_normalised, gaussian_block_density, gaussian_block_mse
+from rdlib.theory.block_maximum import (
+    block_normalised,
+    gaussian_block_density,
+    gaussian_block_levels,
+    gaussian_block_mse,
+)
 from rdlib.theory.entropy import (
     check_histogram,
     differential_entropy,
@@ -29,3 +34,4 @@ from rdlib.theory.high_resolution import (
 from rdlib.theory.output import det_distortion, output_distortion, output_rate, sample_size_bias, spectrum
 from rdlib.theory.rate_distortion import RateDistortion
 from rdlib.theory.water_filling import WaterFilling, water_filling, water_filling_at_rate
+from rdlib.theory.whole_model import ModelLimit, Share

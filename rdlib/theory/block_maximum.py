@@ -10,6 +10,7 @@ P(max |w| ≤ m) = (2Φ(m) − 1)^n (David and Nagaraja, Order Statistics, 3rd e
 NF4 Isn't Information Theoretically Optimal (and that's Good), arXiv:2306.06965, uses the same distribution.
 """
 
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.special import ndtr
 from rdlib.weights import as_float32, ratio
 
 FARTHEST = 12.0  # standard deviations: beyond them are 10⁻³² of all weights
+ITERATIONS = 500  # of Lloyd's: the distortion then falls by less than 10⁻⁶ of itself
 NODES = 200  # of the quadrature over m, from 0 to FARTHEST
 
 
@@ -82,6 +84,33 @@ def gaussian_block_mse(levels: np.ndarray, size: int) -> float:
     edges = np.concatenate([[-1.0], np.clip((levels[:-1] + levels[1:]) / 2, -1, 1), [1.0]])
     low, high = np.outer(m, edges[:-1]), np.outer(m, edges[1:])
     return float(weight @ _squared_error(low, high, np.outer(m, levels)).sum(axis=1))
+
+
+def gaussian_block_levels(size: int, fixed: Collection[float] = (-1.0, 1.0), count: int = 16) -> np.ndarray:
+    """Levels of least :func:`gaussian_block_mse`, by Lloyd's iteration: a level moves to E[m·x] / E[m²] of its cell.
+
+    Args:
+        size: n, weights in a block.
+        fixed: levels that are kept; those of the largest weight of a block: −1 and 1, or −1 where blocks are divided
+            by it *with* its sign.
+        count: of levels, those that are fixed among them.
+
+    Raises:
+        ValueError: ``size`` is less than 2.
+
+    References:
+        Yoshida 2023, arXiv:2306.06965 (AF4, of least mean magnitude); Blumenberg, Graave and Fingscheidt 2025,
+        arXiv:2505.06653 (BOF4, of least mean square, with a level at 0).
+    """
+    m, weight = _largest_of(size)
+    levels = np.linspace(-1, 1, count + (1.0 not in fixed))[:count]
+    free = ~np.isin(levels, list(fixed))
+    for _ in range(ITERATIONS):
+        edges = np.concatenate([[-1.0], (levels[:-1] + levels[1:]) / 2, [1.0]])
+        low, high = np.outer(m, edges[:-1]), np.outer(m, edges[1:])
+        centre = (weight * m) @ (_phi(low) - _phi(high)) / ((weight * m**2) @ (ndtr(high) - ndtr(low)))
+        levels = np.where(free, centre, levels)
+    return levels
 
 
 def _largest_of(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
@@ -84,7 +84,7 @@ def gaussian_code(register: int) -> np.ndarray:
     h ^= h >> np.uint64(16)
     rank = np.empty(1 << register)
     rank[np.argsort(h, kind="stable")] = np.arange(1 << register)
-    code = norm.ppf((rank + 0.5) / (1 << register)).astype(np.float32)
+    code = ndtri((rank + 0.5) / (1 << register)).astype(np.float32)
     code.setflags(write=False)
     return code
 

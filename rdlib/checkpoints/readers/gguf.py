@@ -7,14 +7,15 @@ would save is the difference to its entropy, see :func:`rdlib.checkpoints.lossle
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
-from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer, Reader
 from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.gguf.blocks import TensorType
 from rdlib.models.gguf.fields import Field, Half
 from rdlib.models.gguf.model import GGUFContainer, GGUFTensor
@@ -69,7 +70,7 @@ def _stream(field: Field, symbols: np.ndarray) -> Stream:
     return Stream.fixed(symbols, 1 << field.bits)
 
 
-class GGUFFormat(CheckpointFormat):
+class GGUFReader(Reader):
     """The quantized matrices of a GGUF file, each of a type of its own; the embedding and the head are among them.
 
     Args:
@@ -92,6 +93,10 @@ class GGUFFormat(CheckpointFormat):
         for tensor in self._tensors.values():
             weights[tensor.type] += tensor.size
         self._most = GGUFDecoder(weights.most_common(1)[0][0])
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        return cls(checkpoint.container) if isinstance(checkpoint.container, GGUFContainer) else None
 
     @property
     def method(self) -> str:

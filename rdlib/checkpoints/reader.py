@@ -1,16 +1,25 @@
-"""What every format of quantized checkpoints has: layers to be found, and a code and its decoder for each."""
+"""What every reader of quantized checkpoints has: layers to be found, and a code and its decoder for each.
+
+**How to add one.**  Write a subclass in a file of its own in rdlib/checkpoints/readers, and name it in ``READERS``
+there.  It says which checkpoints are its own (``quant_methods``, or :meth:`Reader.of`), which tensors of a matrix it
+takes (``marks``, ``streams``), and what they are (:meth:`Reader.shape`, :meth:`Reader.read`).  Every stored array
+becomes a stream with its price, so that the rate of a layer is known by field.  Add fixtures that the package itself
+wrote, in rdlib/tools/producers.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.code.code import Code
+from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
+from rdlib.code.floats import Float
+from rdlib.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,32 +50,44 @@ class EncodedLayer:
         return self.decoder.decode(self.code)
 
 
-class CheckpointFormat(ABC):
-    """A format of quantized layers.
+def stored(values: np.ndarray) -> Stream:
+    """Numbers as a file has them, at the width of their type."""
+    return Stream(values, Float(values.dtype.name))
+
+
+class Reader(ABC):
+    """Reads one format of quantized layers.
 
     Attributes:
         method: name in tables and plots.
-        bits: nominal rate.
+        bits: nominal rate; that of most weights, where layers have several.
+        quant_methods: what the settings call the format.
         marks: how the names of tensors end that only a quantized layer has.
         streams: what the stored tensors of a layer contain, by the end of their names.
         scaled_norms: how the names of norms end that absorbed scales of inputs.
     """
 
     method: str
-    bits: int
+    bits: float
+    quant_methods: ClassVar[tuple[str, ...]] = ()
     marks: ClassVar[tuple[str, ...]]
     streams: ClassVar[Mapping[str, str]]
     scaled_norms: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        """The reader of a checkpoint; None where its settings name another format.
+
+        Raises:
+            ValueError: a setting of this format is missing or unknown.
+        """
+        settings = checkpoint.settings
+        return cls(settings) if settings.quant_method in cls.quant_methods else None
+
     def stems(self, names: Iterable[str]) -> list[str]:
-        """The layers that are quantized."""
-        found = {
-            name.removesuffix(f".{mark}")
-            for name in names
-            for mark in self.marks
-            if name.endswith(f".{mark}")
-        }
-        return sorted(found)
+        """The layers that are quantized: names of modules, of those of all tensors."""
+        ends = [f".{mark}" for mark in self.marks]
+        return sorted({name.removesuffix(end) for name in names for end in ends if name.endswith(end)})
 
     def stream(self, suffix: str) -> str:
         """What a stored tensor of a layer contains."""

@@ -1,4 +1,4 @@
-"""AWQ checkpoints in the GEMM format: autoawq, gptqmodel and transformers write them.
+"""AWQ checkpoints in the GEMM format: autoawq, gptqmodel, transformers and AutoRound write them.
 
 A layer is stored as qweight (int32, in × out/8), qzeros (int32, groups × out/8) and scales (groups × out).  The
 eight fields of a word hold the columns 0, 2, 4, 6, 1, 3, 5, 7, in that order from the lowest bit.  Weights are those
@@ -9,21 +9,23 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from rdlib.checkpoints.affine import Affine, group_label
-from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer, Reader
+from rdlib.checkpoints.readers.gptq import packing
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.settings import Settings
 
 FIELD_OF_COLUMN = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 
 
-class Awq(CheckpointFormat):
+class Awq(Reader):
     """Layers of 4 bits.
 
     Args:
@@ -33,9 +35,15 @@ class Awq(CheckpointFormat):
         ValueError: bits or group size are missing or unknown, or the version is not GEMM.
     """
 
+    quant_methods: ClassVar[tuple[str, ...]] = ("awq",)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
     streams: ClassVar[Mapping[str, str]] = {"qweight": "index", "scales": "scale", "qzeros": "zero"}
     scaled_norms: ClassVar[tuple[str, ...]] = ("input_layernorm.weight", "post_attention_layernorm.weight")
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        settings = checkpoint.settings
+        return cls(settings) if "awq" in packing(settings) else super().of(checkpoint)
 
     def __init__(self, settings: Settings):
         self.bits = settings.one_of("bits", 4)
@@ -62,7 +70,8 @@ class Awq(CheckpointFormat):
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
             "zero": Stream.fixed(self._columns(qzeros, outputs), 1 << self.bits),
         }
-        return EncodedLayer(Code((outputs, inputs), streams), Affine(self.bits, self.method, width))
+        decoder = Affine(self.bits, self.method, f"int{self.bits}", (1, width))
+        return EncodedLayer(Code((outputs, inputs), streams), decoder)
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         """Zero points stored less one, as GPTQ's are, and columns in their own order: mistakes of converters."""
@@ -77,5 +86,5 @@ class Awq(CheckpointFormat):
 
     def _columns(self, words: np.ndarray, outputs: int) -> np.ndarray:
         """Fields in the order of the columns, uint8 (out, rows of ``words``)."""
-        fields = unpack(np.ascontiguousarray(words.T), self.bits, 8 * words.shape[1])
-        return fields.reshape(-1, 8, len(words))[:, FIELD_OF_COLUMN].reshape(-1, len(words))[:outputs]
+        fields = unpack(words, self.bits, 8 * words.shape[1]).reshape(len(words), -1, 8)
+        return np.ascontiguousarray(fields[..., FIELD_OF_COLUMN].reshape(len(words), -1)[:, :outputs].T)

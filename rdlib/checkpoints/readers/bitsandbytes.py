@@ -16,15 +16,16 @@ References:
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
-from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer, Reader
 from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
 from rdlib.code.floats import FLOATS
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.quantizers.base import Quantizer
 from rdlib.quantizers.blocks.double_quantized import DYNAMIC, NESTED_BLOCK, DoubleQuantized
 from rdlib.quantizers.blocks.llm_int8 import LLMInt8
@@ -74,13 +75,14 @@ class DoubleQuantizedByMap(DoubleQuantized):
         return code["levels"]
 
 
-class BitsAndBytes4(CheckpointFormat):
+class BitsAndBytes4(Reader):
     """Layers of 4 bits.
 
     Args:
         kind: nf4 or fp4.
     """
 
+    quant_methods: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     marks: ClassVar[tuple[str, ...]] = (
         "weight.absmax",
         "weight.quant_map",
@@ -94,10 +96,17 @@ class BitsAndBytes4(CheckpointFormat):
         "weight.nested_quant_map": "levels",
     }
 
+    bits = 4
+
     def __init__(self, kind: str):
         self.kind = kind
 
-    bits = 4
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        settings = checkpoint.settings
+        if settings.quant_method not in cls.quant_methods or settings.get("load_in_8bit"):
+            return None
+        return cls(settings.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4")
 
     @property
     def method(self) -> str:
@@ -180,13 +189,19 @@ class BitsAndBytes4(CheckpointFormat):
         return state
 
 
-class BitsAndBytes8(CheckpointFormat):
+class BitsAndBytes8(Reader):
     """Layers of 8 bits, one scale a row."""
 
+    quant_methods: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     marks: ClassVar[tuple[str, ...]] = ("SCB", "weight_format")
     streams: ClassVar[Mapping[str, str]] = {"weight": "index", "SCB": "scale", "weight_format": "state"}
     method = "bitsandbytes int8"
     bits = 8
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        settings = checkpoint.settings
+        return cls() if settings.quant_method in cls.quant_methods and settings.get("load_in_8bit") else None
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         return parts.shape("weight", 2)

@@ -1,8 +1,9 @@
-"""GPTQ checkpoints: auto-gptq, gptqmodel, optimum and transformers write them.
+"""GPTQ checkpoints: auto-gptq, gptqmodel, optimum, transformers and AutoRound write them.
 
 A layer is stored as qweight (int32, inputs packed down the rows), qzeros (int32, outputs packed along the
 columns), scales and g_idx (the group of every input).  Format v1 (``"gptq"``, or none named) stores z − 1; v2
-(``"gptq_v2"``) stores z.
+(``"gptq_v2"``) stores z.  AutoRound's packing is v1 where its name has ``gptq`` in it, and v2 otherwise.  Matrices may
+have settings of their own, see :mod:`rdlib.checkpoints.overrides`.
 
 **Where packages disagree.**  A zero point of 0 is stored by v1 as −1.  auto-gptq 0.7.1 decodes the field of all
 ones as 0 with groups of neighbours, but as 2^b with act-order, and so do the kernels for GPUs; its packing moreover
@@ -22,23 +23,25 @@ References:
     ``QuantLinear.pack`` and ``dequantize_weight``.
 """
 
-import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from rdlib.checkpoints.affine import ActOrdered, Affine, group_label
-from rdlib.checkpoints.layout import CheckpointFormat, EncodedLayer
+from rdlib.checkpoints.overrides import Overrides
 from rdlib.checkpoints.parts import LayerTensors
+from rdlib.checkpoints.reader import EncodedLayer, Reader
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
+from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.settings import Settings
 
 FORMATS = {None: 1, "gptq": 1, "gptq_v2": 0}  # what is added to a stored zero
+AUTO_ROUND = ("auto-round", "intel/auto-round")
 
 
-class Gptq(CheckpointFormat):
+class Gptq(Reader):
     """Layers of 2, 3, 4 or 8 bits.
 
     Args:
@@ -48,6 +51,7 @@ class Gptq(CheckpointFormat):
         ValueError: bits, group size or format are missing or unknown.
     """
 
+    quant_methods: ClassVar[tuple[str, ...]] = ("gptq", *AUTO_ROUND)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     streams: ClassVar[Mapping[str, str]] = {
         "qweight": "index",
@@ -58,23 +62,34 @@ class Gptq(CheckpointFormat):
 
     def __init__(self, settings: Settings):
         settings.refuse("is_marlin_format")
-        self.excluded = _excluded(settings)
+        self._settings, self._overrides = settings, Overrides(settings)
         self.bits = settings.one_of("bits", 2, 3, 4, 8)
         self.group_size = settings.group_size()
         self.reordered = settings.get("desc_act")
         self.symmetric = settings.get("sym")
-        self.offset = FORMATS[settings.one_of("format", *FORMATS)]
+        by_auto_round = settings.quant_method in AUTO_ROUND
+        self.offset = _auto_round(settings) if by_auto_round else FORMATS[settings.one_of("format", *FORMATS)]
         self.borrows = self.bits != 3 and any("gptqmodel" in name for name in settings.quantizers)
-        name = "GPTQ act-order" if self.reordered else "GPTQ"
+        name = "AutoRound" if by_auto_round else "GPTQ act-order" if self.reordered else "GPTQ"
         self.method = f"{name} {group_label(self.group_size)}"
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        return None if "awq" in packing(checkpoint.settings) else super().of(checkpoint)
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         rows, outputs = parts.shape("qweight", 2)
-        return outputs, self._inputs(parts, rows)
+        return outputs, self._of(parts.stem)._inputs(parts, rows)
 
     def read(self, parts: LayerTensors) -> EncodedLayer:
-        if any(rule.match(parts.stem) for rule in self.excluded):
-            raise ValueError(f"{parts.stem} is quantized, but dynamic excludes it from quantization.")
+        return self._of(parts.stem)._read(parts)
+
+    def _of(self, module: str) -> Self:
+        """The reader of a matrix: itself, or one with settings of its own."""
+        own = self._overrides.of(module)
+        return type(self)(self._settings.overridden(own)) if own else self
+
+    def _read(self, parts: LayerTensors) -> EncodedLayer:
         qweight = parts.integers("qweight", "int32", dimensions=2)
         inputs, outputs = self._inputs(parts, len(qweight)), qweight.shape[1]
         parts.expect("qweight", qweight, (words_for(inputs, self.bits), outputs), f"bits = {self.bits}")
@@ -85,22 +100,22 @@ class Gptq(CheckpointFormat):
         parts.expect("scales", scales, (groups, outputs), reason)
         qzeros = parts.integers("qzeros", "int32", dimensions=2)
         parts.expect("qzeros", qzeros, (groups, words_for(outputs, self.bits)), reason)
-        index = np.ascontiguousarray(unpack(qweight, self.bits, inputs).T)
+        index = unpack(qweight.T, self.bits, inputs)
         streams = {
             "index": Stream.fixed(index, 1 << self.bits),
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
             "zero": Stream.fixed(self._zeros(parts, qzeros, outputs), 1 << self.bits),
         }
-        group = self._groups(parts, inputs, groups)
+        group, how = self._groups(parts, inputs, groups), (self.bits, self.method, f"int{self.bits}")
         if np.array_equal(group, np.arange(inputs) // width):
-            decoder = Affine(self.bits, self.method, width)
+            decoder = Affine(*how, (1, width))
         elif self.reordered is False:
             raise ValueError(
                 f"{parts.name('g_idx')} puts inputs together that are no neighbours, but the settings say desc_act = "
                 "false: correct the one that is wrong."
             )
         else:
-            decoder = ActOrdered(self.bits, self.method, width)
+            decoder = ActOrdered(*how, (1, width))
             streams["g_idx"] = Stream.fixed(group, groups)
         return EncodedLayer(Code((outputs, inputs), streams), decoder)
 
@@ -133,18 +148,18 @@ class Gptq(CheckpointFormat):
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         shift = 1 - 2 * self.offset  # v1 read as v2 has zero points that are one less
-        zero = (code["zero"].astype(np.int16) + shift) % (1 << self.bits)
-        stream = Stream.fixed(zero.astype(np.uint8), 1 << self.bits)
+        size = code.streams["zero"].format.size
+        stream = Stream.fixed(((code["zero"].astype(np.int16) + shift) % size).astype(np.uint8), size)
         return {
             f"checkpoint_format = {self.other!r}": Code(code.shape, dict(code.streams) | {"zero": stream})
         }
 
     def _decoded_zeros(self, qzeros: np.ndarray, outputs: int) -> np.ndarray:
-        words = np.ascontiguousarray(qzeros.T)
         if self.borrows:
             ones = sum(self.offset << shift for shift in range(0, 32, self.bits))
-            return unpack((words.view("<u4") + np.uint32(ones)).view("<i4"), self.bits, outputs)
-        return (unpack(words, self.bits, outputs) + np.uint8(self.offset)) & np.uint8((1 << self.bits) - 1)
+            qzeros = (qzeros.view("<u4") + np.uint32(ones)).view("<i4")
+            return unpack(qzeros, self.bits, outputs).T
+        return (unpack(qzeros, self.bits, outputs).T + np.uint8(self.offset)) & np.uint8((1 << self.bits) - 1)
 
     def _groups(self, parts: LayerTensors, inputs: int, groups: int) -> np.ndarray:
         """The group of every input, (in,)."""
@@ -159,19 +174,23 @@ class Gptq(CheckpointFormat):
         return group
 
 
-def _excluded(settings: Settings) -> list[re.Pattern]:
-    """Modules that ``dynamic`` leaves as they are: rules that begin with ``-:``.
+def packing(settings: Settings) -> str:
+    """What AutoRound calls the packing, empty where it wrote none."""
+    if settings.quant_method not in AUTO_ROUND:
+        return ""
+    return str(settings.get("packing_format") or settings.get("backend") or "auto_round")
+
+
+def _auto_round(settings: Settings) -> int:
+    """What is added to a zero point that AutoRound stored.
 
     Raises:
-        ValueError: there are rules of another kind, which quantize modules in other ways.
+        ValueError: the packing is of no known name, or the type of numbers is not int.
     """
-    rules = settings.get("dynamic", {})
-    if not isinstance(rules, Mapping) or not all(rule.startswith("-:") for rule in rules):
+    name, kind = packing(settings), settings.get("data_type", "int")
+    if not name.startswith(("auto_round", "auto_gptq")) or "fp" in name or kind != "int":
         raise ValueError(
-            f"{settings.file_of('dynamic')} of {settings.folder} sets dynamic with rules that quantize modules in "
-            "other ways, which rdlib does not read; it reads rules that exclude modules, '-:'."
+            f"{settings.folder} was packed by AutoRound as {name!r}, {kind!r}, which rdlib does not read; it reads "
+            "integers in the packings of GPTQ and AWQ."
         )
-    try:
-        return [re.compile(rule.removeprefix("-:")) for rule in rules]
-    except re.error as error:
-        raise ValueError(f"dynamic of {settings.folder} is no regular expression: {error}.") from None
+    return int("gptq" in name)
