@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run results compare trust vulnerabilities resolve lock test format lab refresh train census checkpoints clean
+.PHONY: help run results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -76,6 +76,10 @@ census: $(READY) ## Measure every tensor of MODEL into OUT (default: build/censu
 	$(if $(MODEL),,$(error Say which model: make census MODEL=folder-or-hub-id OUT=folder))
 	$(BIN)/rdlib census '$(MODEL)' '$(or $(OUT),build/census)' $(ARGS)
 
+audit: $(READY) ## Compare FILES="one.gguf two" with MODEL, which they were made of, into OUT (default: build/audit)
+	$(if $(and $(MODEL),$(FILES)),,$(error Say what to compare: make audit MODEL=folder-or-hub-id FILES="one.gguf two"))
+	@$(BIN)/rdlib audit '$(MODEL)' $(FILES) --out '$(or $(OUT),build/audit)' $(ARGS)
+
 # Matrix products sum in one order on every x86 processor that has AVX2.
 checkpoints: export ATEN_CPU_CAPABILITY = avx2
 checkpoints: export ONEDNN_MAX_CPU_ISA = AVX2
@@ -91,6 +95,8 @@ checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compresse
 	.venv-producers/bin/python -m rdlib.tools.producers.autoawq build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.compressed_tensors build/checkpoints
 	$(CT_0_14) -m rdlib.tools.producers.compressed_tensors_legacy build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.mlx_lm build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.exl3 build/checkpoints
 	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m rdlib.tools.producers.modelopt build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.finegrained_fp8 build/checkpoints

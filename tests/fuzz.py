@@ -230,29 +230,33 @@ PRODUCERS = [
 def quantized(random: np.random.Generator, folder: Path) -> Iterator[Read]:
     """Tensors and settings of a matrix as each package wrote it, or GPTQ by hand."""
     _, by_hand = gptq_folder(folder, 4, "gptq", ordered=True)
-    seeds = [({f"{BY_HAND}.{name}": t for name, t in by_hand.items()}, _settings(folder))]
+    seeds = [({f"{BY_HAND}.{name}": t for name, t in by_hand.items()}, *_settings(folder))]
     seeds += [seed for name in PRODUCERS for seed in _stored_layers(name)]
     while True:
-        tensors, config = deepcopy(seeds[random.integers(len(seeds))])
+        tensors, key, config = deepcopy(seeds[random.integers(len(seeds))])
         for _ in range(random.integers(1, 3)):
             _spoil(tensors, config, random)
-        yield partial(_read_quantized, folder, tensors, config)
+        yield partial(_read_quantized, folder, tensors, {key: config})
 
 
 BY_HAND = "model.layers.0.mlp.up_proj"
 
 
-def _settings(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())["quantization_config"]
+def _settings(folder: Path) -> tuple[str, dict]:
+    """The settings of a checkpoint, after what config.json calls them."""
+    config = json.loads((folder / "config.json").read_text())
+    key = "quantization" if "quantization" in config else "quantization_config"
+    return key, config[key]
 
 
-def _stored_layers(name: str) -> Iterator[tuple[dict[str, np.ndarray], dict]]:
-    """The tensors of one matrix of a checkpoint in the box, or of all where each has a format of its own; settings."""
-    checkpoint, settings = Checkpoint(IN_THE_BOX[name]), _settings(IN_THE_BOX[name])
-    layers = open_quantized(name).layers
-    for layer in layers if len(settings.get("config_groups", [])) > 1 else layers[:1]:
+def _stored_layers(name: str) -> Iterator[tuple[dict[str, np.ndarray], str, dict]]:
+    """The tensors of one matrix of each kind of a checkpoint in the box, and the settings."""
+    checkpoint, quantized = Checkpoint(IN_THE_BOX[name]), open_quantized(name)
+    kinds = {repr(quantized.packed(layer).decoder): layer for layer in quantized.layers}
+    for layer in kinds.values():
         stem = layer.removesuffix("weight")
-        yield {n: checkpoint.stored(n) for n in checkpoint.names if n.startswith(stem)}, settings
+        tensors = {n: checkpoint.stored(n) for n in checkpoint.names if n.startswith(stem)}
+        yield tensors, *_settings(IN_THE_BOX[name])
 
 
 def _spoil(tensors: dict[str, np.ndarray], config: dict, random: np.random.Generator) -> None:
@@ -327,8 +331,8 @@ def _spoil_settings(config: dict, random: np.random.Generator) -> None:
 
 
 def _read_quantized(folder: Path, tensors: dict, config: dict) -> None:
-    save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": config}))
+    save_file({n: np.array(t, order="C") for n, t in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
     checkpoint = QuantizedCheckpoint(folder)
     for layer in checkpoint.layers:
         assert np.isfinite(checkpoint.tensor(layer)).all()

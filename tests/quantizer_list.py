@@ -29,12 +29,14 @@ from rdlib.quantizers import (
     Q8_0,
     ActOrder,
     BitshiftTrellis,
+    ComputedTrellis,
     DoubleQuantized,
     EcsqCentroid,
     EcsqMidpoint,
     EcsqOptimal,
     EntropyCoded,
     EntropyCodedTrellis,
+    FeedbackEcsq,
     FeedbackTrellis,
     LatticeBall,
     LatticeCoded,
@@ -143,6 +145,7 @@ EXACT_ON_CONSTANTS += VECTOR
 TRELLIS = [
     BitshiftTrellis(2, 8),
     BitshiftTrellis(3),
+    ComputedTrellis(2, 8),
     TrellisCoded(4, 4),
     TrellisCoded(2),
     EntropyCodedTrellis(4, 8),
@@ -177,6 +180,7 @@ FEEDBACK = [
     LDLQ(BitshiftTrellis(2, 8)),
     LDLQ(E8P(), width=8),
     WaterSIC(4),
+    FeedbackEcsq(4),
     FeedbackTrellis(4, states=8),
 ]
 ALL += FEEDBACK

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import device_table
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,11 +41,13 @@ import rdlib.functional.divergence
 from rdlib import weights
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, Walk, bar, second_moments, walk
+from rdlib.engine.bench import DAMPING
 from rdlib.engine.course import Clock
 from rdlib.engine.layers import Layer, Layers
 from rdlib.engine.resume import question
 from rdlib.engine.room import Room
-from rdlib.functional.divergence import Functional
+from rdlib.engine.text import Text
+from rdlib.functional.divergence import Distribution, Functional
 from rdlib.functional.proxies import error_sizes, with_noise
 from rdlib.measure import output_error
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
@@ -94,8 +97,7 @@ def assert_walk_is_the_network(network, checkpoint: Checkpoint, windows, changed
             assert_same(found.outputs[label], compare(network, reference), 1e-5)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("how", [{}, {"stride": 5, "bos": 0}], ids=str)
+@pytest.mark.parametrize(("how", "tied"), [({}, False), ({"stride": 5, "bos": 0}, True)], ids=str)
 def test_any_change_has_the_output_of_the_whole_network(tmp_path, how, tied):
     network = tiny(tied)
     single = [*NAMES, *NORMS, EMBEDDING, NORM, *([] if tied else [HEAD])]
@@ -171,6 +173,9 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
                 for column, (moments, error) in bounds.items():
                     limit = output_rate(spectrum(moments[name]), error[name], np.mean(W.astype(float) ** 2))
                     assert rows[column][name] == pytest.approx(limit, abs=1e-5)
+            assert rows.feedback_gain[name] == pytest.approx(
+                feedback.feedback_gain(H[name], DAMPING), abs=1e-6
+            )
             if variant.label in found.tensors:
                 assert (found.tensors[variant.label][name] == W_hat).all()
         totals = found.totals(variant)
@@ -360,6 +365,24 @@ def test_the_size_of_a_chunk_does_not_matter(tmp_path, monkeypatch):
     assert rows[0] == pytest.approx(rows[2], rel=1e-9)
 
 
+def test_what_lies_in_memory_is_computed_on_the_device(tmp_path):
+    """With a device that computes nothing, but refuses tensors of another, as CUDA does."""
+    checkpoint = saved(tiny(), tmp_path)
+    here, there = Layers(checkpoint, "cpu"), Layers(checkpoint, "meta")
+    hidden = torch.randn(2, 12, 16)
+    with here.layer(0) as layer:
+        record = layer.record(hidden)[1]
+    with there.layer(0) as layer, layer.replaced(noisy(tiny(), *layer.names)):
+        assert all(layer.resume(stage, record).is_meta for stage in (1, 2, 3))
+    output = there.output()
+    logits = output(hidden)
+    assert logits.is_meta
+    with pytest.raises(NotImplementedError, match="meta"):  # not: tensors on different devices
+        Text(random_windows(2), Room(), hidden).output(output)
+    with pytest.raises(NotImplementedError, match="meta"):
+        Distribution(logits[0]).compared(logits[1], torch.zeros(12, 1, dtype=torch.int64, device="meta"))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_any_device_gives_the_same(tmp_path, device):
     network = tiny()
@@ -372,6 +395,14 @@ def test_any_device_gives_the_same(tmp_path, device):
     assert here.of(variants[0]).output.to_numpy() == pytest.approx(
         there.of(variants[0]).output.to_numpy(), rel=1e-4
     )
+
+
+def test_the_table_of_devices_compares_a_device_with_itself(tmp_path):
+    windows = [random_windows(6), random_windows(40, seed=1)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(device_table, "QUANTIZERS", {"GPTQ": GPTQ(UniformAsymmetric(3, PerGroup(size=8)))})
+        found = device_table.table(saved(tiny(), tmp_path), windows, ["cpu", "cpu:0"])
+    assert (found.seconds > 0).all() and not found.drop(columns="seconds").to_numpy().any()
 
 
 def test_rounding_makes_the_noise_of_a_network_that_runs_in_bfloat16(tmp_path):
@@ -529,14 +560,16 @@ def interrupted(monkeypatch, number: int, error: BaseException) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_ctrl_c_and_a_new_start(tmp_path, monkeypatch, uninterrupted, number):
-    (checkpoint, variants, whole), ran = uninterrupted, []
+    (checkpoint, variants, whole), ran, told = uninterrupted, [], []
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         interrupted(patched, number, KeyboardInterrupt())
         asked(checkpoint, tmp_path / "state")
     layer = Layers.layer
     monkeypatch.setattr(Layers, "layer", lambda self, n: ran.append(n) or layer(self, n))
-    assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
+    again = asked(checkpoint, tmp_path / "state", progress=told.append)[1]
+    assert_equal_to_the_last_bit(again, whole, variants)
     assert ran == list(range(number, 3))
+    assert told[0].layer == number and told[-1].left == 0 < told[-2].left
     assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
     assert ran == list(range(number, 3)), "only the head is run again"
 

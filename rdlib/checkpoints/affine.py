@@ -133,6 +133,34 @@ class TwoLevelInverse(Levels):
         return super().scales(code) / code.number("scale_scale")
 
 
+@dataclass(frozen=True)
+class Shifted(Decoder):
+    """ŵ = s·q + m with a scale s and a minimum m of one float type for every group of neighbours in a row.
+
+    Product and sum are each rounded to that type, as in MLX, whose arithmetic is in it.  Streams: ``index`` (q,
+    ``bits`` bits), ``scale``, ``minimum``.
+
+    Args:
+        bits: of an index.
+        method: name in tables and plots.
+        group_size: inputs that share a scale and a minimum.
+    """
+
+    bits: int
+    method: str
+    group_size: int
+
+    def reconstruct(self, code: Code) -> np.ndarray:
+        s, m = code["scale"], code["minimum"]
+        W = code["index"].astype(np.float32)
+        groups = W.reshape(*s.shape, self.group_size)
+        groups *= s.astype(np.float32)[..., None]  # exact: 11 bits of s times 8 of q
+        round_to(s.dtype.name, W)
+        groups += m.astype(np.float32)[..., None]
+        round_to(s.dtype.name, W)
+        return W
+
+
 @njit(cache=True, error_model="numpy")
 def _decode(
     q: np.ndarray,

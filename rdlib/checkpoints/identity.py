@@ -7,6 +7,7 @@ from rdlib.checkpoints.quantized import QuantizedCheckpoint
 from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.code.code import Code
 from rdlib.models.checkpoint import Checkpoint, examples
+from rdlib.models.names import EMBEDDING, HEAD
 
 ROWS = 4096  # compared at a time
 ON_THE_WAY = (np.float32, ml_dtypes.bfloat16, np.float16)  # types in which a package may have held a model
@@ -26,6 +27,8 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
     """
     other = f"{quantized.checkpoint.folder.name} was not made of {reference.folder.name}:"
     shapes = {weight.name: weight.shape for weight in reference.weights}
+    if reference.tied:  # a head may be quantized all the same
+        shapes[HEAD] = shapes.get(EMBEDDING)
     for layer in quantized.linear:
         shape = quantized.shape(layer)
         if shapes.get(layer) != shape:

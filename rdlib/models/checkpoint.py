@@ -193,11 +193,13 @@ class Checkpoint:
     def tensor(self, name: str | Weight) -> np.ndarray:
         """One tensor: in the type in which it is stored, bfloat16 as ``ml_dtypes.bfloat16``; FP8 decoded, float32.
 
+        A head that is tied and not stored is the embedding.
+
         Raises:
             ValueError: there is no such tensor, it is not of a float type that quantizers take, is a code that is
                 not decoded here, or holds NaN or Inf; the message names it.
         """
-        weight = self._known(name)
+        weight = self._known(EMBEDDING if name == HEAD and HEAD not in self and self.tied else name)
         W = weight.matrix().reshape(weight.shape)
         weight.refuse_unscaled()
         refuse_non_finite(W, weight.name)

@@ -8,8 +8,9 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _LINEAR = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight")
 _PREFIXES = ("model.language_model.", "language_model.model.", "")  # of a decoder in a larger model, or alone
 _DECODER = re.compile(
-    r"layers\.\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..+|embed_tokens\.weight|norm\.weight"
+    r"layers\.\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..+|embed_tokens\..+|norm\.weight"
 )
+_HEAD = re.compile(r"(?:language_)?model\.(lm_head\..+)")
 
 
 def layer_and_group(name: str) -> tuple[int, str | None]:
@@ -26,11 +27,13 @@ def canonical(name: str) -> str:
     'model.layers.0.self_attn.q_proj.weight'
     >>> canonical("layers.0.mlp.up_proj.weight")
     'model.layers.0.mlp.up_proj.weight'
+    >>> canonical("language_model.lm_head.scales")
+    'lm_head.scales'
     >>> canonical("layers.0.attention.wq.weight")
     'layers.0.attention.wq.weight'
     """
-    if name in (f"language_model.{HEAD}", f"model.{HEAD}"):
-        return HEAD
+    if match := _HEAD.fullmatch(name):
+        return match[1]
     for prefix in _PREFIXES:
         rest = name.removeprefix(prefix)
         if name.startswith(prefix) and _DECODER.fullmatch(rest):

@@ -35,6 +35,8 @@ class Settings:
         self._file_of: dict[str, str] = {}
         of_text = config.get("text_config", {})  # a decoder in a larger model
         for part in (config, of_text if isinstance(of_text, Mapping) else {}):
+            if isinstance(part.get("quantization"), Mapping):
+                self._add("config.json", {"quant_method": "mlx"})
             self._add("config.json", part.get("quantization_config", {}))
         for file in FILES:
             if (folder / file).is_file():

@@ -9,6 +9,7 @@ from rdlib.quantizers.blocks.microscaling import MXFP4, NVFP4
 from rdlib.quantizers.blocks.tables import E2M1, FP4, NF4
 from rdlib.quantizers.clipping import LeastSquares, MinMax, Sigmas
 from rdlib.quantizers.feedback.act_order import ActOrder
+from rdlib.quantizers.feedback.ecsq import FeedbackEcsq
 from rdlib.quantizers.feedback.gptq import GPTQ
 from rdlib.quantizers.feedback.ldlq import LDLQ
 from rdlib.quantizers.feedback.trellis import FeedbackTrellis
@@ -24,6 +25,7 @@ from rdlib.quantizers.scalar.uniform import Uniform, UniformAsymmetric, UniformM
 from rdlib.quantizers.transform.awq import AWQ
 from rdlib.quantizers.transform.rotated import Rotated
 from rdlib.quantizers.trellis.bitshift import BitshiftTrellis
+from rdlib.quantizers.trellis.computed import ComputedTrellis
 from rdlib.quantizers.trellis.ungerboeck import EntropyCodedTrellis, TrellisCoded
 from rdlib.quantizers.vector.vector import MultiCodebook, ProductQuantizer, ResidualQuantizer, VectorQuantizer
 from rdlib.quantizers.wrappers import EntropyCoded, RowClassified, Scaled
@@ -32,6 +34,7 @@ __all__ = [
     "A2",
     "ActOrder",
     "AWQ",
+    "FeedbackEcsq",
     "FeedbackTrellis",
     "GPTQ",
     "LDLQ",
@@ -45,6 +48,7 @@ __all__ = [
     "MultiCodebook",
     "EntropyCodedTrellis",
     "BitshiftTrellis",
+    "ComputedTrellis",
     "DoubleQuantized",
     "E2M1",
     "E8",

@@ -43,6 +43,7 @@ class BitshiftTrellis(Quantizer):
     register: int = 12
     bits_allowed: ClassVar[range] = range(1, 5)
     centred: ClassVar[bool] = True
+    length: ClassVar[int] = LENGTH
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,10 +57,9 @@ class BitshiftTrellis(Quantizer):
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         sigma, unit = unit_power(values)
-        x = sequences(unit.astype(np.float32), -(-self.register // self.bits))
-        code = gaussian_code(self.register) * np.float32(np.sqrt(1 - 1.1 * 0.25**self.bits))  # σ²_ŵ = σ² − D
-        registers = tail_biting_paths(x[..., None], np.zeros(len(code)), code, self.bits, WINDOW)
-        chosen = gaussian_code(self.register)[in_rows(registers, values.shape)].astype(np.float64)
+        x = sequences(unit.astype(np.float32), -(-self.register // self.bits), self.length)
+        registers = self.search(x, self.factor(x))
+        chosen = self.code[in_rows(registers, values.shape)].astype(np.float64)
         scale = sigma * least_squares(unit, chosen)
         index = Stream.fixed(registers >> (self.register - self.bits), 1 << self.bits)
         return Code(values.shape, {"index": index, "scale": Stream.floats(np.array([scale]), "float32")})
@@ -67,8 +67,22 @@ class BitshiftTrellis(Quantizer):
     def reconstruct(self, code: Code) -> np.ndarray:
         index = code["index"]
         bits = code.streams["index"].format.size.bit_length() - 1
-        chosen = gaussian_code(self.register)[registers_of(index, bits, self.register)]
+        chosen = self.code[registers_of(index, bits, self.register)]
         return code.number("scale") * in_rows(chosen, code.shape)
+
+    @property
+    def code(self) -> np.ndarray:
+        """c of every register, float32 (2^L,), of unit power."""
+        return gaussian_code(self.register)
+
+    def factor(self, x: np.ndarray) -> float:
+        """What the code is multiplied by in the search, for sequences of unit power: σ²_ŵ = σ² − D."""
+        return np.sqrt(1 - 1.1 * 0.25**self.bits)
+
+    def search(self, x: np.ndarray, factor: float) -> np.ndarray:
+        """Registers along the best paths, (sequences, steps)."""
+        code = self.code * np.float32(factor)
+        return tail_biting_paths(x[..., None], np.zeros(len(code)), code, self.bits, WINDOW)
 
 
 @cache
@@ -105,9 +119,9 @@ def registers_of(index: np.ndarray, bits: int, register: int) -> np.ndarray:
     return content
 
 
-def sequences(values: np.ndarray, shortest: int = 1) -> np.ndarray:
-    """A matrix, row after row, cut into sequences of about LENGTH, filled up with zeros: (sequences, steps)."""
-    count = max(round(values.size / LENGTH), min(values.size, 1))
+def sequences(values: np.ndarray, shortest: int = 1, length: int = LENGTH) -> np.ndarray:
+    """A matrix, row after row, cut into sequences of about a length, filled up with zeros: (sequences, steps)."""
+    count = max(round(values.size / length), min(values.size, 1))
     steps = max(-(-values.size // max(count, 1)), shortest)
     padded = np.zeros(count * steps, values.dtype)
     padded[: values.size] = values.ravel()
