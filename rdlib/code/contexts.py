@@ -10,6 +10,8 @@ from numba import njit
 from rdlib.code.ans import Ans
 from rdlib.code.code import Stream, frequency_table
 
+MOST = 1 << 20  # contexts that a code may have beyond one for every symbol
+
 
 def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count: int) -> dict[str, Stream]:
     """Σ over contexts c of n_c·H(symbol | c) bits: the symbols, sorted by context, each context with its table.
@@ -46,6 +48,8 @@ def unsorted(index: np.ndarray, contexts: np.ndarray) -> np.ndarray:
     """
     if index.size != contexts.size:
         raise ValueError(f"The code holds {index.size} symbols for {contexts.size} places.")
+    if contexts.max(initial=0) > contexts.size + MOST:
+        raise ValueError(f"The context {contexts.max()} of a symbol is none of {contexts.size} symbols.")
     places = contexts.astype(np.int32).ravel()
     symbols = np.empty(contexts.size, index.dtype)
     _unsort(np.ascontiguousarray(index).ravel(), places, _starts(np.bincount(places)), symbols)
