@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run results compare trust vulnerabilities resolve lock test format lab refresh train census checkpoints clean
+.PHONY: help run results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -75,6 +75,10 @@ train: $(READY) ## Train the embedded model again: CORPUS=folder OUT=folder ARGS
 census: $(READY) ## Measure every tensor of MODEL into OUT (default: build/census; ARGS="--cluster tcp://...")
 	$(if $(MODEL),,$(error Say which model: make census MODEL=folder-or-hub-id OUT=folder))
 	$(BIN)/rdlib census '$(MODEL)' '$(or $(OUT),build/census)' $(ARGS)
+
+audit: $(READY) ## Compare FILES="one.gguf two" with MODEL, which they were made of, into OUT (default: build/audit)
+	$(if $(and $(MODEL),$(FILES)),,$(error Say what to compare: make audit MODEL=folder-or-hub-id FILES="one.gguf two"))
+	@$(BIN)/rdlib audit '$(MODEL)' $(FILES) --out '$(or $(OUT),build/audit)' $(ARGS)
 
 # Matrix products sum in one order on every x86 processor that has AVX2.
 checkpoints: export ATEN_CPU_CAPABILITY = avx2

@@ -1,4 +1,4 @@
-"""The command line: ``rdlib run``, ``rdlib compare``, ``rdlib census``, ``rdlib export`` and ``rdlib report``."""
+"""The command line: ``rdlib run``, ``compare``, ``census``, ``audit``, ``export`` and ``report``."""
 
 import argparse
 import sys
@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   rdlib run --model owner/name           the same on a model of the hub, into build/owner--name
   rdlib compare demo llama-3.2-1b        two finished experiments side by side
   rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint
+  rdlib audit owner/name *.gguf          quantized files beside the model that they were made of
   rdlib export model.gguf folder         a folder of a GGUF file, which transformers loads"""
 
 
@@ -69,11 +70,28 @@ def report(given: argparse.Namespace) -> None:
 def census(given: argparse.Namespace) -> None:
     """Measure every tensor of a checkpoint; a census that was stopped goes on from there."""
     from rdlib.census import census
-    from rdlib.census.run import backend
+    from rdlib.tasks import backend
 
     with backend(given.cluster):
         file = census(given.model, given.out, not given.scalar, given.blahut, given.sample, given.jobs)
     print(f"Look at {file.with_suffix('.html')}; every point is in {file}.")
+
+
+def audit(given: argparse.Namespace) -> None:
+    """Compare quantized files with their original: bits by field, distortion, distance to R(D), tensor by tensor."""
+    from rdlib.audit import audit
+    from rdlib.tasks import backend
+
+    judge = None
+    if given.run:
+        from rdlib.audit.judged import Judge
+
+        judge = Judge(given.tokens, given.text, given.calibration, given.device)
+    with backend(given.cluster):
+        file = audit(given.original, given.files, given.out, given.jobs, judge)
+    print(
+        f"Look at {file.with_suffix('.html')}; a card is {file.with_suffix('.md')}, every number in {file}."
+    )
 
 
 def export(given: argparse.Namespace) -> None:
@@ -119,6 +137,19 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument("--sample", type=int, default=0, help="also trellises and lattices, on so many rows")
     every.add_argument("--jobs", type=int, default=-1, help="local processes (default: one a core)")
     every.add_argument("--cluster", help="address of a Dask scheduler, like tcp://host:8786")
+    beside = command(audit)
+    beside.add_argument("original", help="the model before quantization: a folder, a GGUF file, or a hub id")
+    beside.add_argument("files", nargs="+", metavar="file", help="of it: a folder, a GGUF file, or a hub id")
+    beside.add_argument("--out", default="build/audit", help="folder for the results (default: %(default)s)")
+    beside.add_argument(
+        "--run", action="store_true", help="also run the model: output errors, limits under H, KL"
+    )
+    beside.add_argument("--tokens", type=int, default=8192, help="of the text (default: %(default)s)")
+    beside.add_argument("--text", default="books-evaluation", help="to judge by: a file, or %(default)s")
+    beside.add_argument("--calibration", default="books-calibration", help="for H: a file, or %(default)s")
+    beside.add_argument("--device", help="such as cuda:0 (default: the first GPU, or else the CPU)")
+    beside.add_argument("--jobs", type=int, default=-1, help="local processes (default: one a core)")
+    beside.add_argument("--cluster", help="address of a Dask scheduler, like tcp://host:8786")
     decoded = command(export)
     decoded.add_argument("model", help="a GGUF file, a folder, or a hub id, such as owner/name:file.gguf")
     decoded.add_argument("folder", type=Path, help="which does not exist yet")

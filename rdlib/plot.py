@@ -6,6 +6,8 @@ entropy-coded ones open markers on dashed lines; rotated weights are dotted.  Bo
 grey.  The rate is total bits per weight.
 """
 
+import base64
+import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -37,6 +39,7 @@ COLOURS = {
     "ECSQ optimum": "#CC3377",
     "ECSQ centroid": "#009E73",
     "ECSQ midpoint": "#66A61E",
+    "ECSQ + feedback": "#005F3C",
     "entropy-coded A2": "#74A9CF",
     "entropy-coded D4": "#2B8CBE",
     "entropy-coded E8": "#034E7B",
@@ -118,6 +121,23 @@ def use_style() -> None:
             "svg.hashsalt": "rdlib",
         }
     )
+
+
+def png(figure: Figure) -> str:
+    """The picture in base 64, for a page; the figure is closed."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def svg(figure: Figure) -> str:
+    """The drawing, as an element that a page or a file contains; words stay words; the figure is closed."""
+    text = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def method_style(method: str) -> dict:

@@ -19,6 +19,7 @@ from rdlib.runs.notebook import execute
 TESTS = Path(__file__).parent
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OTHER = "2" if torch.get_num_threads() == 1 else "1"  # `make test` has one
+SETTINGS = dict.fromkeys(THREADS, OTHER) | {"OMP_WAIT_POLICY": "passive"}  # threads that wait take no core
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def elsewhere() -> list[list[str]]:
     """What a fresh Python prints on another number of threads: lines of quantizers, and of moments."""
     run = subprocess.run(
         [sys.executable, "-W", "ignore", TESTS / "digits.py"],
-        env=os.environ | dict.fromkeys(THREADS, OTHER), capture_output=True, text=True,
+        env=os.environ | SETTINGS, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return [part.splitlines() for part in run.stdout.split("\n\n")]
@@ -49,8 +50,8 @@ def test_products_of_the_network_differ_by_their_last_bits_only(elsewhere):
 
 def test_a_notebook_prints_the_same_on_other_threads(monkeypatch):
     """Nbval compares every notebook on as many threads as the rest of `make test` has; this is the shortest."""
-    for name in THREADS:
-        monkeypatch.setenv(name, OTHER)
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
     path = TESTS.parent / "notebooks/01_extraction.ipynb"
     committed = shown(nbformat.read(path, as_version=4))
     assert len(committed) > 2000 and shown(execute(path, {})[0]) == committed

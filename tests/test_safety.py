@@ -100,12 +100,7 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
     (root / "params").mkdir()
     (root / "params/mini.yaml").write_text("notebooks: [01_extraction]\n")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHONPATH"))}
-    extra = {
-        "HOME": str(home),
-        "HF_TOKEN": TOKEN,
-        "PYTHONPATH": str(home),
-        "NUMBA_CACHE_DIR": str(home / "numba"),
-    }
+    extra = {"HOME": str(home), "HF_TOKEN": TOKEN, "PYTHONPATH": str(home)}
     run = subprocess.run(
         [sys.executable, "-m", "rdlib", "run", "mini"],
         cwd=root, env=kept | extra, capture_output=True, text=True, timeout=600,

@@ -1,21 +1,19 @@
 """The census on one page: HTML with its pictures inside, for any browser, without a network."""
 
-import base64
-import io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 
 from rdlib.measure import rate_at
 from rdlib.models.names import GROUPS
-from rdlib.plot import GROUP_COLOURS, heat_map, method_style, use_style
+from rdlib.pages import templates
+from rdlib.plot import GROUP_COLOURS, heat_map, method_style, png, use_style
 
 METHOD, BITS, TARGET = "Lloyd–Max tensor", 4, 20.0  # dB
-TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+TEMPLATES = templates(Path(__file__).parent)
 
 
 def html(frame: pd.DataFrame, model: str) -> str:
@@ -48,20 +46,20 @@ def _pictures(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         (
             "Where the gap is",
             f"Heat map: bits above the Gaussian rate–distortion function of {label}, by group and layer",
-            _png(_gap_map(one)),
+            png(_gap_map(one)),
             f"Bits per weight that {label} spends beyond the R(D) of a Gaussian of the same variance. "
             "Layer −1 is the embedding.",
         ),
         (
             "The worst tensors",
             f"Bar chart of the twelve tensors of largest gap: {', '.join(_worst(one).label)}",
-            _png(_worst_bars(one)),
+            png(_worst_bars(one)),
             "The twelve tensors that lie farthest from it.",
         ),
         (
             f"Bits needed for {TARGET:g} dB",
             f"Lines: rate that each method needs for an SQNR of {TARGET:g} dB, by tensor from easy to hard",
-            _png(_needed(frame)),
+            png(_needed(frame)),
             "Rate at which each method reaches this SQNR, every bit counted; tensors from easy to hard. "
             "A line ends where 8 bits are not enough.",
         ),
@@ -114,10 +112,3 @@ def _methods(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         )
         rows.append((method, f"{rate:.3f}", f"{sqnr:.2f}", f"{gap:.3f}"))
     return rows
-
-
-def _png(figure: Figure) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
-    plt.close(figure)
-    return base64.b64encode(data.getvalue()).decode()

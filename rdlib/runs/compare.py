@@ -15,7 +15,8 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy.special import ndtr
 
 from rdlib.files import write_whole
-from rdlib.runs.report import TEMPLATES, Chapter, chapter, records
+from rdlib.pages import records
+from rdlib.runs.report import TEMPLATES, Chapter, chapter
 
 EXACT = 1e-6  # what is computed twice from the same inputs agrees to this share of its size
 ERRORS = 2.0  # standard errors of a difference

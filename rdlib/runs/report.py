@@ -5,18 +5,17 @@ with it; by hand it also shows a run that stopped.  The same experiment gives th
 """
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from nbformat import NotebookNode
 
 from rdlib.files import write_whole
+from rdlib.pages import records, templates
 from rdlib.runs import notebook as notebooks
 from rdlib.runs import page
 from rdlib.runs.parameters import declared
@@ -24,16 +23,9 @@ from rdlib.runs.parameters import declared
 ANSWER = "answer"  # the tag of the cell that displays the answer, computed from the run, as Markdown
 NOTE = "note"  # the tag of cells whose printed text is shown beside the answer
 KEY = "key-figure"  # the tag of the cell whose figure represents its notebook; without one, the last figure
-DIGITS = 5  # of numbers in the page's table
 PARTIAL = ".partial.ipynb"
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-)
-TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
+TEMPLATES = templates(Path(__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -165,33 +157,6 @@ def error(notebook: NotebookNode) -> str:
     """The error that ended a notebook, as ``Name: message``."""
     raised = [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"]
     return f"{raised[-1].ename}: {raised[-1].evalue}" if raised else "no more than a dead kernel"
-
-
-def records(table: pd.DataFrame) -> tuple[list[str], list[list[object]]]:
-    """Columns and rows of a table as JSON takes them: numbers rounded, None where there is none.
-
-    Columns without any value are left out, and None at the end of a row.
-    """
-    table = table.dropna(axis="columns", how="all")
-    rows = [[_plain(value) for value in row] for row in table.itertuples(index=False)]
-    for row in rows:
-        while row and row[-1] is None:
-            row.pop()
-    return [str(column) for column in table], rows
-
-
-def _plain(value: object) -> object:
-    """None, a string, or a number of few digits."""
-    if value is None or value is pd.NA or value != value:
-        return None
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        return str(value)
-    number = float(value)
-    if not math.isfinite(number):
-        return str(number)
-    return int(number) if number.is_integer() and abs(number) < 1e15 else float(f"{number:.{DIGITS}g}")
 
 
 def _texts(notebook: NotebookNode) -> list[str]:

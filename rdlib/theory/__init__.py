@@ -1,6 +1,6 @@
 """What information theory allows: rate–distortion functions, bounds, and the constants of quantization."""
 
-from rdlib.theory.blahut import blahut_arimoto
+from rdlib.theory.blahut import blahut_arimoto, rate_lower_at
 from rdlib.theory.block_maximum import (
     block_normalised,
     gaussian_block_density,

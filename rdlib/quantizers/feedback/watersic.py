@@ -76,11 +76,15 @@ class SuccessiveCancellation(Quantizer):
         values = with_room(as_float32(W))
         U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
         sigma, x = unit_power(values)
-        octaves = np.log2(np.diagonal(U))
-        spacing = np.rint(OCTAVE * (octaves - octaves.min(initial=0 if not len(octaves) else np.inf)))
+        spacing = self._spacing(U)
         step = np.float32(sigma * self._step(x, U, spacing))
         z, shrinkage = self._cancelled(x, U, _spacings(spacing, step / (sigma or 1)))
         return Code(values.shape, self._streams(z, spacing, shrinkage, step))
+
+    def _spacing(self, U: np.ndarray) -> np.ndarray:
+        """8·log₂ of each column's spacing in units of the least one, rounded, (in,)."""
+        octaves = np.log2(np.diagonal(U))
+        return np.rint(OCTAVE * (octaves - octaves.min(initial=np.inf)))
 
     def _cancelled(self, x: np.ndarray, U: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices (out, in) and shrinkages (in,) with given spacings."""
