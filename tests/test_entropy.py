@@ -44,7 +44,7 @@ SCALAR = [
 
 @pytest.fixture(scope="module")
 def gaussian():
-    return gaussian_quantiles(1 << 19)
+    return gaussian_quantiles(1 << 17)
 
 
 def unequal_rows() -> np.ndarray:
