@@ -24,17 +24,17 @@ ALLOWED_SKIPS: dict[str, str] = {
 # Files that take longest. They begin first, so that all processes end at about the same time.
 LONGEST = (
     "05_functional.ipynb",
-    "07_allocation.ipynb",
     "03_vector_rd.ipynb",
-    "test_contract.py",
-    "02_scalar_rd.ipynb",
-    "06_limits.ipynb",
-    "test_faults.py",
+    "07_allocation.ipynb",
     "04_sota.ipynb",
+    "test_faults.py",
+    "test_contract.py",
     "test_census.py",
-    "test_entropy.py",
+    "06_limits.ipynb",
     "test_determinism.py",
+    "02_scalar_rd.ipynb",
     "test_experiment.py",
+    "test_engine.py",
     "test_properties.py",
     "test_fuzz.py",
 )

@@ -39,6 +39,7 @@ COLOURS = {
     "ECSQ optimum": "#CC3377",
     "ECSQ centroid": "#009E73",
     "ECSQ midpoint": "#66A61E",
+    "ECSQ + feedback": "#005F3C",
     "entropy-coded A2": "#74A9CF",
     "entropy-coded D4": "#2B8CBE",
     "entropy-coded E8": "#034E7B",

@@ -36,6 +36,7 @@ from rdlib.quantizers import (
     EcsqOptimal,
     EntropyCoded,
     EntropyCodedTrellis,
+    FeedbackEcsq,
     FeedbackTrellis,
     LatticeBall,
     LatticeCoded,
@@ -179,6 +180,7 @@ FEEDBACK = [
     LDLQ(BitshiftTrellis(2, 8)),
     LDLQ(E8P(), width=8),
     WaterSIC(4),
+    FeedbackEcsq(4),
     FeedbackTrellis(4, states=8),
 ]
 ALL += FEEDBACK

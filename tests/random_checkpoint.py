@@ -14,7 +14,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-PART = 1 << 22  # weights made at once
+PART = 1 << 22  # weights made at once, at most
 HEAD = 64  # outputs of a head of attention
 
 
@@ -60,13 +60,14 @@ def write_checkpoint(
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
     random = np.random.default_rng(0)
-    pool = random.standard_t(5, PART).astype(np.float32)
+    largest = max(int(np.prod(entry["shape"])) for entry in entries.values())
+    pool = random.standard_t(5, min(largest, PART)).astype(np.float32)
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for entry in entries.values():
             sigma, left = random.uniform(0.01, 0.04), int(np.prod(entry["shape"]))
             while left:
-                part = np.roll(pool, random.integers(PART))[:left] * np.float32(sigma)
+                part = np.roll(pool, random.integers(len(pool)))[:left] * np.float32(sigma)
                 file.write(part.astype(ml_dtypes.bfloat16).tobytes())
                 left -= len(part)
     return folder

@@ -32,7 +32,7 @@ from rdlib.models.hub import EMBEDDED
 from rdlib.models.weight import DTYPES, Weight
 from rdlib.quantizers import Uniform
 
-SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
+SMALL = {"vocabulary": 64, "layers": 1, "hidden": 64, "inner": 96, "key_value": 32}
 QUANTIZERS = [*SCALAR, *(Uniform(4, granularity=g) for g in GRANULARITIES)]
 
 
@@ -63,8 +63,10 @@ def test_embedded_model_is_what_measure_says(name):
     expect_measure(tensor.matrix(), pd.DataFrame(tensor_rows(tensor)), (1, 3, 8))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("shape", [(260, 257), (4, 16448), (514, 128)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(np.float32, (260, 257)), (ml_dtypes.bfloat16, (4, 16448)), (ml_dtypes.bfloat16, (514, 128))],
+)
 def test_large_tensors_are_what_measure_says(tmp_path, dtype, shape):
     W = heavy(shape, dtype)
     W[1, :70] *= 0.001
@@ -121,7 +123,7 @@ def test_empty_and_constant_tensors_cost_no_run(tmp_path, shape):
 
 
 def test_bounds_hold_on_a_gaussian(tmp_path):
-    rows = table_of(folder_of(tmp_path, {"w": gaussian((64, 256), ml_dtypes.bfloat16)}), blahut=True)
+    rows = table_of(folder_of(tmp_path, {"w": gaussian((32, 128), ml_dtypes.bfloat16)}), blahut=True)
     assert (rows[["gaussian_gap", "blahut_gap"]].min() > 0).all()
     assert set(rows.columns) == set(SCHEMA)
 
@@ -318,7 +320,11 @@ def test_an_error_on_a_cluster_that_cannot_be_pickled_ends_the_census(tmp_path):
     folder = write_checkpoint(tmp_path / "model", **SMALL)
     script = FAILING.format(folder=str(folder), out=str(tmp_path / "out"))
     found = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=3600,
     )
     assert re.search(r"model\.\S+: _Unpicklable: it broke", found.stdout), found.stderr
 

@@ -1,6 +1,6 @@
 """What conftest.py promises: an unlisted skip fails, nbval ignores stderr and nothing else, figures add up.
 
-One session of pytest runs over a folder of small tests and notebooks in two processes, as `make test` does; each test
+One session of pytest runs over a folder of small tests and a notebook in two processes, as `make test` does; each test
 here looks at one outcome.
 """
 
@@ -31,7 +31,7 @@ TESTS = {
     "@pytest.mark.parametrize('x', [1])\ndef test(x):\n    pytest.skip('listed')\n",
 }
 CELL = "import sys\nprint(0.25)\nprint('50 %', file=sys.stderr)"
-OUTPUTS = {"right": ["0.25\n"], "wrong": ["0.26\n"], "missing": []}
+OUTPUTS = ["0.25\n"], ["0.26\n"], []  # right, wrong, missing
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,9 @@ def session(tmp_path_factory) -> str:
     (folder / "pytest.ini").write_text("[pytest]\n")
     for name, source in TESTS.items():
         (folder / name).write_text(source)
-    for name, texts in OUTPUTS.items():
-        outputs = [new_output("stream", name="stdout", text=text) for text in texts]
-        cell = new_code_cell(CELL, execution_count=1, outputs=outputs)
-        nbformat.write(new_notebook(cells=[cell]), folder / f"{name}.ipynb")
+    outputs = [[new_output("stream", name="stdout", text=text) for text in texts] for texts in OUTPUTS]
+    cells = [new_code_cell(CELL, execution_count=1, outputs=shown) for shown in outputs]
+    nbformat.write(new_notebook(cells=cells), folder / "cells.ipynb")
     options = ["--nbval", "--nbval-current-env", "--continue-on-collection-errors", "-rA", "--color=no"]
     options += ["-n", "2", "--dist", "loadfile"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
@@ -63,12 +62,12 @@ def test_listed_skip_is_a_skip(session):
 
 
 def test_nbval_ignores_stderr(session):
-    assert "\nPASSED right.ipynb" in session
+    assert "\nPASSED cells.ipynb::Cell 0" in session
 
 
-@pytest.mark.parametrize("name", ["wrong", "missing"])
-def test_nbval_compares_stdout(session, name):
-    assert f"\nFAILED {name}.ipynb" in session
+@pytest.mark.parametrize("cell", [1, 2])
+def test_nbval_compares_stdout(session, cell):
+    assert f"\nFAILED cells.ipynb::Cell {cell}" in session
 
 
 def test_figures_of_all_processes_are_added(session):

@@ -41,6 +41,7 @@ import rdlib.functional.divergence
 from rdlib import weights
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.engine import Given, InBfloat16, Noisy, Quantized, Stored, Variant, Walk, bar, second_moments, walk
+from rdlib.engine.bench import DAMPING
 from rdlib.engine.course import Clock
 from rdlib.engine.layers import Layer, Layers
 from rdlib.engine.resume import question
@@ -96,8 +97,7 @@ def assert_walk_is_the_network(network, checkpoint: Checkpoint, windows, changed
             assert_same(found.outputs[label], compare(network, reference), 1e-5)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("how", [{}, {"stride": 5, "bos": 0}], ids=str)
+@pytest.mark.parametrize(("how", "tied"), [({}, False), ({"stride": 5, "bos": 0}, True)], ids=str)
 def test_any_change_has_the_output_of_the_whole_network(tmp_path, how, tied):
     network = tiny(tied)
     single = [*NAMES, *NORMS, EMBEDDING, NORM, *([] if tied else [HEAD])]
@@ -173,6 +173,9 @@ def test_rows_are_measured_under_the_moments_of_either_text(tmp_path):
                 for column, (moments, error) in bounds.items():
                     limit = output_rate(spectrum(moments[name]), error[name], np.mean(W.astype(float) ** 2))
                     assert rows[column][name] == pytest.approx(limit, abs=1e-5)
+            assert rows.feedback_gain[name] == pytest.approx(
+                feedback.feedback_gain(H[name], DAMPING), abs=1e-6
+            )
             if variant.label in found.tensors:
                 assert (found.tensors[variant.label][name] == W_hat).all()
         totals = found.totals(variant)
@@ -557,14 +560,16 @@ def interrupted(monkeypatch, number: int, error: BaseException) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_ctrl_c_and_a_new_start(tmp_path, monkeypatch, uninterrupted, number):
-    (checkpoint, variants, whole), ran = uninterrupted, []
+    (checkpoint, variants, whole), ran, told = uninterrupted, [], []
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         interrupted(patched, number, KeyboardInterrupt())
         asked(checkpoint, tmp_path / "state")
     layer = Layers.layer
     monkeypatch.setattr(Layers, "layer", lambda self, n: ran.append(n) or layer(self, n))
-    assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
+    again = asked(checkpoint, tmp_path / "state", progress=told.append)[1]
+    assert_equal_to_the_last_bit(again, whole, variants)
     assert ran == list(range(number, 3))
+    assert told[0].layer == number and told[-1].left == 0 < told[-2].left
     assert_equal_to_the_last_bit(asked(checkpoint, tmp_path / "state")[1], whole, variants)
     assert ran == list(range(number, 3)), "only the head is run again"
 

@@ -17,7 +17,7 @@ from random_checkpoint import write_checkpoint
 from test_experiment import COUNT, FIGURE, TABLE, make
 
 LONG = 3600  # seconds: only there so that nothing hangs for ever
-SMALL = {"vocabulary": 64, "layers": 2, "hidden": 64, "inner": 96, "key_value": 32}
+SMALL = {"vocabulary": 64, "layers": 1, "hidden": 64, "inner": 96, "key_value": 32}
 
 # Imports once and forks for every run, so that a kill costs no start of Python.
 SERVER = """
@@ -109,45 +109,6 @@ def finish(server: subprocess.Popen, *arguments: object) -> None:
         time.sleep(0.5)
 
 
-def survives(server, start, arguments, results, kills: int) -> tuple[int, int]:
-    """Kill at moments uniform over an undisturbed run, again and again, until one gets through.
-
-    Returns:
-        How many runs were killed, and how many got through in spite of it.
-    """
-    chance = random.Random(SEED)
-    assert work(server, LONG, True, *arguments(start())) == "exit 0"  # what is compiled is compiled
-    begin = time.monotonic()
-    assert work(server, LONG, True, *arguments(start())) == "exit 0"
-    duration, whole = time.monotonic() - begin, results()
-    killed = through = 0
-    start()
-    while killed < kills:
-        end = work(server, chance.uniform(0, duration), chance.random() < 0.5, *arguments(None))
-        killed += end == "killed"
-        if end == "exit 0":
-            through += 1
-            assert results() == whole, f"after {killed} kills"
-            start()
-    finish(server, *arguments(None))
-    assert results() == whole, f"after {killed} kills"
-    return killed, through + 1
-
-
-def test_a_census_survives_kills(server, tmp_path, tally):
-    model, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
-
-    def start():
-        shutil.rmtree(out, ignore_errors=True)
-
-    killed, through = survives(
-        server, start, lambda _: ("census", model, out),
-        lambda: {p.name: p.read_bytes() for p in sorted(out.glob("census.*"))}, KILLS // 2,
-    )  # fmt: skip
-    tally("kills of a census", killed)
-    tally("censuses that were whole in the end", through)
-
-
 def project(root: Path, *cells: str) -> Path:
     """An experiment of two small notebooks, the first with these cells."""
     for folder in ("notebooks", "params", "rdlib/assets"):
@@ -158,34 +119,59 @@ def project(root: Path, *cells: str) -> Path:
     return root
 
 
-def test_a_run_survives_kills(server, tmp_path, tally):
-    root = project(tmp_path / "project")
+def undertaking(kind: str, folder: Path) -> tuple[tuple[object, ...], Path]:
+    """What the server is asked for a run or a census in a folder, and where its results will be."""
+    if kind == "run":
+        root = project(folder / "project")
+        return ("run", root), root / "build/demo"
+    return ("census", write_checkpoint(folder / "model", **SMALL), folder / "out"), folder / "out"
 
-    def start():
-        shutil.rmtree(root / "build", ignore_errors=True)
 
-    killed, through = survives(
-        server, start, lambda _: ("run", root),
-        lambda: contents(root / "build/demo"), KILLS - KILLS // 2,
-    )  # fmt: skip
-    tally("kills of a run", killed)
-    tally("runs that were whole in the end", through)
+@pytest.fixture(scope="module")
+def undisturbed(server, tmp_path_factory) -> dict[str, tuple[tuple[object, ...], Path, dict[str, bytes]]]:
+    """A run and a census, where their results are, and what these are; what is compiled is compiled then."""
+    done = {}
+    for kind in ("run", "census"):
+        arguments, out = undertaking(kind, tmp_path_factory.mktemp(kind))
+        assert work(server, LONG, True, *arguments) == "exit 0"
+        done[kind] = arguments, out, contents(out)
+    return done
+
+
+def results(found: dict[str, bytes]) -> dict[str, bytes]:
+    """Without the parts of a census: a killed one may leave some of them unfinished."""
+    return {name: data for name, data in found.items() if not name.startswith("parts/")}
 
 
 @pytest.mark.parametrize("kind", ["run", "census"])
-def test_without_room_nothing_half_written_is_taken_for_whole(server, tmp_path, kind, tally):
-    """No file may grow beyond a limit: an error of the system in whichever write comes first."""
-    if kind == "run":
-        root = project(tmp_path / "project")
-        arguments, out = ("run", root), root / "build/demo"
-    else:
-        model, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
-        arguments = ("census", model, out)
+def test_it_survives_kills(server, undisturbed, kind, tally):
+    """Killed at moments uniform over an undisturbed one, again and again, until one gets through."""
+    arguments, out, whole = undisturbed[kind]
+    shutil.rmtree(out)
+    begin = time.monotonic()
     assert work(server, LONG, True, *arguments) == "exit 0"
-    whole = contents(out)
+    duration, chance, killed, through = time.monotonic() - begin, random.Random(SEED), 0, 0
+    shutil.rmtree(out)
+    while killed < KILLS // 2:
+        end = work(server, chance.uniform(0, duration), chance.random() < 0.5, *arguments)
+        killed += end == "killed"
+        if end == "exit 0":
+            through += 1
+            assert results(contents(out)) == results(whole), f"after {killed} kills"
+            shutil.rmtree(out)
+    finish(server, *arguments)
+    assert results(contents(out)) == results(whole), f"after {killed} kills"
+    tally(f"kills of a {kind}", killed)
+    tally(f"times that a {kind} was whole in the end", through + 1)
+
+
+@pytest.mark.parametrize("kind", ["run", "census"])
+def test_without_room_nothing_half_written_is_taken_for_whole(server, undisturbed, kind, tally):
+    """No file may grow beyond a limit: an error of the system in whichever write comes first."""
+    arguments, out, whole = undisturbed[kind]
     sizes = sorted({len(data) for data in whole.values()})
     shutil.rmtree(out)
-    for limit in [1, *(size - 1 for size in sizes[:: max(len(sizes) // 6, 1)]), sizes[-1] - 1]:
+    for limit in [1, *(size - 1 for size in sizes[:: max(2 * len(sizes) // KILLS, 1)]), sizes[-1] - 1]:
         end = work(server, LONG, True, "room", limit, *arguments)
         assert end in ("exit 28", "exit 1"), f"{limit} bytes: {end}"
         half = {name for name, data in contents(out).items() if name in whole and data != whole[name]}
@@ -200,12 +186,8 @@ def test_without_the_right_to_write_there_is_an_error_of_the_system(server, kind
     """As another user, who may read but not write."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        if kind == "run":
-            root = project(Path(folder) / "project")
-            arguments, out = ("run", root), root / "build"
-        else:
-            model, out = write_checkpoint(Path(folder) / "model", **SMALL), Path(folder) / "out"
-            arguments = ("census", model, out)
+        arguments, out = undertaking(kind, Path(folder))
+        out = out.parent if kind == "run" else out
         out.parent.chmod(0o555)
         nobody = ("nobody",) if os.geteuid() == 0 else ()
         assert work(server, LONG, True, *nobody, *arguments) == "exit 28"
@@ -213,7 +195,7 @@ def test_without_the_right_to_write_there_is_an_error_of_the_system(server, kind
         assert not out.exists()
 
 
-def test_a_kernel_that_is_left_behind_holds_the_folder(server, tmp_path):
+def test_a_kernel_that_is_left_behind_holds_the_folder(server, undisturbed, tmp_path):
     """Only the driver is killed, in the middle of a cell: the next run waits until its kernel has ended."""
     slow = f"import time\n\nopen('begun', 'w').close()\ntime.sleep({LONG})\nopen('late', 'w').close()"
     root = project(tmp_path / "project", slow)
@@ -221,10 +203,9 @@ def test_a_kernel_that_is_left_behind_holds_the_folder(server, tmp_path):
     make(root, "01_one", COUNT, TABLE)  # the same without the wait
     finish(server, "run", root)
     assert not (root / "notebooks/late").exists()
-    fresh = project(tmp_path / "fresh")
-    assert work(server, LONG, True, "run", fresh) == "exit 0"
+    whole = undisturbed["run"][2]
     for name in ("results.csv", "results.parquet", "tables/01_one.parquet", "figures/02_two-line.png"):
-        assert (root / "build/demo" / name).read_bytes() == (fresh / "build/demo" / name).read_bytes()
+        assert (root / "build/demo" / name).read_bytes() == whole[name]
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):

@@ -26,7 +26,7 @@ from rdlib.quantizers import (
     UniformMidTread,
     WaterSIC,
 )
-from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
+from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor, feedback_gain
 from rdlib.theory.output import output_rate, spectrum
 
 GRIDS = [
@@ -66,6 +66,14 @@ def test_what_the_factor_leaves_of_an_input_is_what_those_after_it_do_not_tell()
     after = slice(j + 1, None)
     residual = H[j, j] - H[j, after] @ np.linalg.solve(H[after, after], H[after, j])
     assert 1 / feedback_factor(H, 0.0)[j, j] ** 2 == pytest.approx(residual, rel=1e-9)
+
+
+def test_feedback_gains_what_the_residuals_are_less_than_the_powers():
+    """Two inputs of power 1 and correlation ρ: (1 − ρ²) + 1 instead of 2; none where inputs are independent."""
+    for rho in (0.0, 0.5, 0.9):
+        gain = feedback_gain(np.array([[1, rho], [rho, 1]]), 0.0)
+        assert gain == pytest.approx(np.log2(2 / (2 - rho**2)) / 2, abs=1e-12)
+    assert feedback_gain(np.zeros((3, 3)), 0.01) == 0
 
 
 def test_an_unusable_H_is_refused():

@@ -50,6 +50,14 @@ def replaced(quantizer: Quantizer, shape: tuple[int, int] | None = None, **strea
     return Code.from_bytes(Code(shape or code.shape, dict(code.streams) | streams).to_bytes())
 
 
+def test_an_index_of_other_dimensions_is_refused():
+    """Found by fuzzing: the compiled loop that follows the trellis raised a TypingError of numba."""
+    quantizer = FeedbackTrellis(4, 8)
+    index = quantizer.encode(heavy((5, 70))).streams["index"]
+    with pytest.raises(MalformedCode, match="an array has other dimensions"):
+        quantizer.decode(replaced(quantizer, index=Stream(index.array[..., None], index.format)))
+
+
 @pytest.mark.parametrize(
     "quantizer", [Uniform(4), UniformMidTread(4), EcsqMidpoint(4), EcsqOptimal(4), LloydMax(4)]
 )

@@ -20,14 +20,11 @@ from networks import (
 from safetensors.numpy import load_file, save_file
 
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.network.network import input_device, load_network, replaced
+from rdlib.network.network import load_network, replaced
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 DOWN = "model.layers.2.mlp.down_proj.weight"
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-SPREAD = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk"}
-SPREAD |= {"model.layers.2": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
-ALL_ON_DISK = dict.fromkeys(SPREAD, "disk") | {"model.rotary_emb": "cpu", "model.norm": "cpu"}
 
 
 def edit(folder, **changes):
@@ -69,7 +66,7 @@ def test_a_sharded_checkpoint_is_the_same_network(tmp_path, tied):
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_device_is_a_wish(tmp_path, device):
     network = load_network(saved(tiny(), tmp_path / "m"), device)
-    assert {p.device.type for p in network.parameters()} == {device} == {input_device(network).type}
+    assert {p.device.type for p in network.parameters()} == {device}
 
 
 def test_without_a_wish_cuda_comes_before_the_cpu(tmp_path):
@@ -108,7 +105,6 @@ def test_a_model_of_another_kind_is_refused(tmp_path, change, words):
     assert_says(error, "mine", *words)
 
 
-@pytest.mark.parametrize("where", ["cpu", {"": "cpu"}], ids=["device", "map"])
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -118,18 +114,13 @@ def test_a_model_of_another_kind_is_refused(tmp_path, change, words):
     ],
     ids=["missing", "shape", "nan"],
 )
-def test_a_checkpoint_that_does_not_fit_its_config_is_refused(tmp_path, values, words, where):
+def test_a_checkpoint_that_does_not_fit_its_config_is_refused(tmp_path, values, words):
     """transformers would fill the gap with random numbers and only warn."""
     checkpoint = saved(tiny(), tmp_path / "mine")
     edit(checkpoint.folder, **{Q: values})
     with pytest.raises(ValueError) as error:
-        load_network(Checkpoint(checkpoint.folder), **{"device" if where == "cpu" else "device_map": where})
+        load_network(Checkpoint(checkpoint.folder), "cpu")
     assert_says(error, "mine", *words)
-
-
-def test_a_device_and_a_map_are_one_too_many(tmp_path):
-    with pytest.raises(ValueError, match="not both"):
-        load_network(saved(tiny(), tmp_path / "m"), "cpu", "auto")
 
 
 # Replacing
@@ -240,24 +231,3 @@ def test_tensors_are_made_on_the_cpu_and_moved(tmp_path, device):
     reference = tiny()
     with replaced(reference, noisy(reference, Q)):
         torch.testing.assert_close(moved, reference(torch.from_numpy(windows.ids)).logits)
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize(
-    "device_map", ["auto", "cpu", SPREAD, ALL_ON_DISK], ids=["auto", "cpu", "part", "disk"]
-)
-def test_a_network_spread_by_accelerate_is_the_same_network(tmp_path, device_map, tied):
-    """Tensors that accelerate fetches from disk when they are needed are replaced and come back as well."""
-    alone, windows = tiny(tied), random_windows()
-    checkpoint = saved(alone, tmp_path / "m")
-    network = load_network(checkpoint, device_map=device_map)
-    expected = logits_of(alone, windows)
-    assert torch.equal(logits_of(network, windows).cpu(), expected)
-    new = noisy(alone, Q, DOWN, EMBED, *([] if tied else [HEAD]))
-    with replaced(alone, new), replaced(network, new):
-        assert torch.equal(logits_of(network, windows).cpu(), logits_of(alone, windows))
-    with pytest.raises(RuntimeError, match="on purpose"):
-        with replaced(network, new):
-            raise RuntimeError("on purpose")
-    assert torch.equal(logits_of(network, windows).cpu(), expected)
-    assert input_device(network).type in DEVICES

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
 from safetensors.numpy import save_file
 from sources import gaussian
+from test_determinism import SETTINGS
 
 from rdlib.models.checkpoint import Checkpoint
 
@@ -90,7 +92,10 @@ open(__MARK__, "a").write("blocked\\n")
 
 @pytest.fixture(scope="module")
 def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
-    """The first notebook as an experiment, without a network, with a token in the environment and at home."""
+    """The first notebook as an experiment, without a network, with a token in the environment and at home.
+
+    And on another number of threads.
+    """
     root, home = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("home")
     mark = home / "blocked"
     (home / "sitecustomize.py").write_text(BLOCK.replace("__MARK__", repr(str(mark))))
@@ -100,12 +105,7 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
     (root / "params").mkdir()
     (root / "params/mini.yaml").write_text("notebooks: [01_extraction]\n")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHONPATH"))}
-    extra = {
-        "HOME": str(home),
-        "HF_TOKEN": TOKEN,
-        "PYTHONPATH": str(home),
-        "NUMBA_CACHE_DIR": str(home / "numba"),
-    }
+    extra = SETTINGS | {"HOME": str(home), "HF_TOKEN": TOKEN, "PYTHONPATH": str(home)}
     run = subprocess.run(
         [sys.executable, "-m", "rdlib", "run", "mini"],
         cwd=root, env=kept | extra, capture_output=True, text=True, timeout=600,
@@ -118,6 +118,23 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
 
 def test_a_demo_needs_no_network(isolated_run):
     assert (isolated_run[0] / "build/mini/index.html").stat().st_size > 10_000
+
+
+def test_it_prints_what_is_committed(isolated_run):
+    """Nbval compares every notebook on as many threads as the rest of `make test` has; this is the shortest."""
+    committed, executed = (
+        shown(nbformat.read(folder / "01_extraction.ipynb", as_version=4))
+        for folder in (ROOT / "notebooks", isolated_run[0] / "build/mini")
+    )
+    assert len(committed) > 2000 and executed == committed
+
+
+def shown(notebook: NotebookNode) -> str:
+    """All text that a notebook shows; what is printed may come in one piece or in several."""
+    outputs = [
+        out for cell in notebook.cells for out in cell.get("outputs", []) if out.get("name") != "stderr"
+    ]
+    return "".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in outputs)
 
 
 def test_a_token_reaches_no_output(isolated_run):

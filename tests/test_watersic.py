@@ -9,11 +9,12 @@ from test_feedback import correlated
 
 from rdlib.code.code import Code
 from rdlib.measure import measure
-from rdlib.quantizers import FeedbackTrellis, WaterSIC
+from rdlib.quantizers import FeedbackEcsq, FeedbackTrellis, WaterSIC
 from rdlib.quantizers.feedback.feedback import feedback_factor
 from rdlib.theory.output import output_rate, spectrum
 
 BOTH = [WaterSIC(3), FeedbackTrellis(3, states=32)]
+ALL = [FeedbackEcsq(3), *BOTH]
 
 
 def method(quantizer: object) -> str:
@@ -66,7 +67,20 @@ def test_the_gap_to_the_limit_is_that_of_the_cells(quantizer, gap):
     assert side_free_gap(W, quantizer, H) == pytest.approx(gap, abs=0.015)
 
 
-@pytest.mark.parametrize("quantizer", BOTH, ids=method)
+def test_one_spacing_costs_what_the_residuals_differ_by():
+    """½·log₂ of the arithmetic over the geometric mean of R_jj², at high rate; and no bit of ``spacing``."""
+    W, H = gaussian((8192, 64)), correlated(64) + 2 * np.eye(64)
+    residuals = np.diagonal(feedback_factor(H, 0.0)) ** -2.0
+    spread = (np.log2(residuals.mean()) - np.log2(residuals).mean()) / 2
+    one, own = (replace(q(6), damping=0.0, classes=32) for q in (FeedbackEcsq, WaterSIC))
+    assert one.encode(W, H).streams["spacing"].bits == 0
+    assert (
+        side_free_gap(W, one, H) - side_free_gap(W, own, H) == pytest.approx(spread, abs=0.015)
+        and spread > 0.1
+    )
+
+
+@pytest.mark.parametrize("quantizer", ALL, ids=method)
 def test_the_indices_cost_the_nominal_rate(quantizer):
     W, H = gaussian((256, 64)), correlated(64)
     for bits in (1, 1.5, 2.25, 3, 5, 7):
@@ -92,7 +106,7 @@ def test_a_column_pays_twelve_bits_of_side_information():
     assert bits <= 14 * 256
 
 
-@pytest.mark.parametrize("quantizer", BOTH, ids=method)
+@pytest.mark.parametrize("quantizer", ALL, ids=method)
 def test_any_number_of_classes_has_contexts_of_its_own(quantizer):
     """Beyond 256 contexts two of them once were one in the search for the step."""
     W = gaussian((128, 400))
@@ -110,7 +124,7 @@ OUTLIERS = {
 
 
 @pytest.mark.parametrize(("W", "outlier", "rate"), OUTLIERS.values(), ids=OUTLIERS)
-@pytest.mark.parametrize("quantizer", BOTH, ids=method)
+@pytest.mark.parametrize("quantizer", ALL, ids=method)
 def test_a_weight_far_from_all_others_has_no_table_of_its_own(quantizer, W, outlier, rate):
     """A table from here to there once took 289 bits a weight."""
     W = W.copy()

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
+from numba import TypingError
 
 from rdlib.code.code import PAYLOAD, Code
 
@@ -44,6 +45,8 @@ class Decoder(ABC):
             raise
         except (ValueError, ArithmeticError, IndexError, TypeError) as error:
             raise self._refusal(str(error).removesuffix(".")) from error
+        except TypingError as error:  # of a compiled loop, over some lines
+            raise self._refusal("an array has other dimensions than theirs") from error
         except MemoryError as error:
             raise self._refusal(f"weights {code.shape} do not fit into memory") from error
         if W.shape != tuple(code.shape):

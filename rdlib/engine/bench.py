@@ -13,9 +13,11 @@ from rdlib.functional.proxies import error_sizes
 from rdlib.measure import distances, output_error, sqnr_db
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import layer_and_group
+from rdlib.quantizers.feedback.feedback import feedback_gain
 from rdlib.theory import output_rate, spectrum
 from rdlib.weights import as_float32, remembered
 
+DAMPING = 1e-4  # of H, for what feedback is worth: that of WaterSIC
 KNOWN, JUDGED = (
     "calibration",
     "evaluation",
@@ -111,6 +113,7 @@ class Bench:
         if known is not None:
             row |= error_sizes(W, W_hat, known)
             row |= self._judged(name, W, row["output"] / len(W), known, "output")
+            row["feedback_gain"] = feedback_gain(known, DAMPING) if self.limits else float("nan")
         if judged is not None:
             mse = output_error(as_float32(W) - W_hat, judged)
             row |= self._judged(name, W, mse, judged, "held_out")

@@ -1,7 +1,7 @@
 """What lies ahead of a walk: what is made and run in each layer, what is kept after it, and how long the rest takes."""
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,26 +85,32 @@ class Clock:
         disk: dict[str, int],
     ):
         self.ahead, self.report, self.layers, self.disk, self.layer = ahead, report, layers, disk, 0
-        self.spent: dict[Kind, list[float]] = defaultdict(list)
+        self.seconds: Counter[Kind] = Counter()
+        self.done: Counter[Kind] = Counter()
+        self.spent = 0.0
 
     @contextmanager
     def step(self, *kind: object) -> Iterator[None]:
         """Around a step of a kind."""
         start = time.perf_counter()
         yield
-        self.spent[kind].append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self.spent += seconds
+        self.seconds[kind] += seconds
+        self.done[kind] += 1
         self.ahead[kind] -= 1
         if self.report:
-            self.report(
-                Progress(self.layer, self.layers, sum(map(sum, self.spent.values())), self.left, self.disk)
-            )
+            self.report(Progress(self.layer, self.layers, self.spent, self.left, self.disk))
 
     @property
     def left(self) -> float:
         """Seconds; a kind of which nothing was done yet is taken for the mean of all."""
-        means = {kind: sum(times) / len(times) for kind, times in self.spent.items()}
-        usual = sum(map(sum, self.spent.values())) / sum(map(len, self.spent.values()))
-        return sum(count * means.get(kind, usual) for kind, count in self.ahead.items() if count > 0)
+        usual = self.spent / self.done.total()
+        return sum(
+            count * (self.seconds[kind] / self.done[kind] if self.done[kind] else usual)
+            for kind, count in self.ahead.items()
+            if count > 0
+        )
 
 
 def bar(description: str = "walk") -> Callable[[Progress], None]:

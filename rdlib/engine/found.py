@@ -22,7 +22,8 @@ class Walk:
             that share a matrix.  With a calibration text also the sizes of the error
             (:func:`rdlib.functional.error_sizes`); output_mse, tr(E H Eᵀ)/out; output_db, by how much that is below
             the output itself; and output_limit, the least rate for that error
-            (:func:`rdlib.theory.output_rate`; NaN where it was not wanted).
+            (:func:`rdlib.theory.output_rate`), and feedback_gain, what feedback saves at that H
+            (:func:`rdlib.quantizers.feedback.feedback.feedback_gain`): both NaN where no limits were wanted.
             With an evaluation text the same by its H: held_out (tr(E H Eᵀ)),
             held_out_mse, held_out_db, held_out_limit.
         outputs: label of a variant → how far its output strays from the model's.

@@ -1,9 +1,5 @@
 """The network of a checkpoint as a whole, to write text with; and other weights in it for a while."""
 
-import shutil
-import tempfile
-import weakref
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -17,10 +13,11 @@ from rdlib.network.architecture import architecture, empty_network, tensors_of
 from rdlib.weights import DTYPES, refuse_non_finite
 
 
-def load_network(
-    checkpoint: Checkpoint, device: str | None = None, device_map: str | dict | None = None
-) -> PreTrainedModel:
-    """The network of a checkpoint in float32, ready to be evaluated, with exactly the tensors that the checkpoint has.
+def load_network(checkpoint: Checkpoint, device: str | None = None) -> PreTrainedModel:
+    """The whole network of a checkpoint in float32, with exactly the tensors that it has, to write text with.
+
+    A text is written token by token, and each takes all layers: so they are all in memory, four bytes a weight.  What
+    measures a model runs it layer by layer instead, see :func:`rdlib.engine.walk`.
 
     Every decoder of the Llama shape runs, see :data:`rdlib.network.architecture.LLAMA_SHAPED`.  FP8 is decoded with
     its scales.
@@ -28,41 +25,22 @@ def load_network(
     Args:
         checkpoint: see :func:`rdlib.models.checkpoint.open_checkpoint`.
         device: such as ``"cpu"`` or ``"cuda:0"``; the first CUDA device, or else the CPU, where None.
-        device_map: instead of a device, how accelerate spreads a model that does not fit on one: ``"auto"``,
-            or module → device, see its documentation.  What goes to ``"disk"`` is written there in float32.
 
     Raises:
         ValueError: the checkpoint is no Llama, is itself quantized, lacks a tensor, has one of another shape or one
-            that the network has no place for, or holds NaN or Inf; or both a device and a device map are given.
+            that the network has no place for, or holds NaN or Inf.
     """
-    if device is not None and device_map is not None:
-        raise ValueError("Give a device or a device_map, not both.")
-    if device is None and device_map is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     config = architecture(checkpoint)
     empty = empty_network(config, checkpoint.folder.name)
     state = {name: _Unread(weight) for name, weight in tensors_of(empty, checkpoint).items()}
-    if device_map is not None:  # accelerate looks for a tied tensor by each of its names
-        state |= {name: state[source] for name, source in empty.all_tied_weights_keys.items()}
-    with ExitStack() as stack:
-        offloaded = tempfile.mkdtemp(prefix="rdlib-") if device_map is not None else None
-        stack.callback(shutil.rmtree, offloaded or "", ignore_errors=True)
-        network = type(empty).from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=torch.float32,
-            device_map=device_map,
-            offload_folder=offloaded,
-        )
-        weakref.finalize(network, stack.pop_all().close)  # the folder goes with the network
+    network = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     for key, parameter in network.named_parameters():
-        if not (parameter.is_meta or parameter.isfinite().all()):
+        if not parameter.isfinite().all():
             raise ValueError(
                 f"{key} of {checkpoint.folder.name} holds NaN or Inf: the network cannot be run."
             )
     network.eval().requires_grad_(False)
-    return network if device is None else network.to(device)
+    return network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 class _Unread:
@@ -76,11 +54,6 @@ class _Unread:
             return torch.tensor(self.weight.values().astype(np.float32))  # where torch aligns it
 
 
-def input_device(network: PreTrainedModel) -> torch.device:
-    """Where inputs go: the device of the embedding, or the CPU where accelerate fetches it when it is needed."""
-    return torch.device("cpu") if network.device.type == "meta" else network.device
-
-
 @contextmanager
 def replaced(network: PreTrainedModel, tensors: Mapping[str, np.ndarray]) -> Iterator[PreTrainedModel]:
     """The network with other tensors in place of its own; afterwards, whatever happens, with its own again.
@@ -89,7 +62,7 @@ def replaced(network: PreTrainedModel, tensors: Mapping[str, np.ndarray]) -> Ite
     output head is tied to the embedding the one tensor, ``model.embed_tokens.weight``, is replaced in both.
 
     Args:
-        network: on any device, or spread over several by accelerate.
+        network: on any device.
         tensors: name in the checkpoint → Ŵ, (out, in), on the CPU; it is copied to where its module computes.
 
     Raises:
@@ -123,28 +96,9 @@ def _checked(network: PreTrainedModel, name: str, values: np.ndarray) -> torch.T
 @contextmanager
 def _swapped(network: PreTrainedModel, name: str, tensor: torch.Tensor) -> Iterator[None]:
     parameter = network.get_parameter(name)
-    if parameter.is_meta:
-        with ExitStack() as stack:
-            for key in [name, *(k for k, source in network.all_tied_weights_keys.items() if source == name)]:
-                stack.enter_context(_swapped_offloaded(network, key, tensor))
-            yield
-        return
     original = parameter.data
     try:
         parameter.data = tensor.to(original.device, original.dtype)
         yield
     finally:
         parameter.data = original
-
-
-@contextmanager
-def _swapped_offloaded(network: PreTrainedModel, name: str, tensor: torch.Tensor) -> Iterator[None]:
-    """The same for a module whose tensors accelerate fetches from memory or disk whenever it runs."""
-    module, _, key = name.rpartition(".")
-    hook = network.get_submodule(module)._hf_hook
-    original = hook.weights_map
-    try:
-        hook.weights_map = ChainMap({key: tensor}, original)
-        yield
-    finally:
-        hook.weights_map = original

@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from rdlib.models.checkpoint import open_checkpoint
-from rdlib.network.network import input_device, load_network
+from rdlib.network.network import load_network
 from rdlib.network.texts import load_tokenizer
 
 BATCH = 32
@@ -68,7 +68,7 @@ def _continue(
 ) -> list[list[int]]:
     """The token streams with so many tokens more."""
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    ids = ids.to(input_device(network))
+    ids = ids.to(network.device)
     return network.generate(
         ids,
         attention_mask=torch.ones_like(ids),  # else a token that is also the padding is not seen

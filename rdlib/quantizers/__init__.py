@@ -9,6 +9,7 @@ from rdlib.quantizers.blocks.microscaling import MXFP4, NVFP4
 from rdlib.quantizers.blocks.tables import E2M1, FP4, NF4
 from rdlib.quantizers.clipping import LeastSquares, MinMax, Sigmas
 from rdlib.quantizers.feedback.act_order import ActOrder
+from rdlib.quantizers.feedback.ecsq import FeedbackEcsq
 from rdlib.quantizers.feedback.gptq import GPTQ
 from rdlib.quantizers.feedback.ldlq import LDLQ
 from rdlib.quantizers.feedback.trellis import FeedbackTrellis
@@ -33,6 +34,7 @@ __all__ = [
     "A2",
     "ActOrder",
     "AWQ",
+    "FeedbackEcsq",
     "FeedbackTrellis",
     "GPTQ",
     "LDLQ",
