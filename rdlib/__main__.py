@@ -9,7 +9,7 @@ from rdlib.extras import MissingExtra, extra
 GO_ON = "kept; the next run goes on from there."
 EXAMPLES = """examples:
   rdlib run demo                         the notebooks on the small model of the package, into build/demo
-  rdlib run smollm2-135m                 00–04 and 06 on a real Llama, which pip brings
+  rdlib run smollm2-135m                 the same on a real Llama, which pip brings
   rdlib run --model owner/name           the same on a model of the hub, into build/owner--name
   rdlib compare demo llama-3.2-1b        two finished experiments side by side
   rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint

@@ -12,6 +12,9 @@ from safetensors.numpy import save_file
 from test_checkpoints import gptq_folder
 
 from rdlib.checkpoints import IN_THE_BOX, QuantizedCheckpoint, aligned
+from rdlib.checkpoints.affine import LEVELS, Affine, Levels, round_to
+from rdlib.code.code import Code, Stream
+from rdlib.code.decoder import MalformedCode
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.weight import Kind
 
@@ -425,3 +428,62 @@ def test_what_is_not_whole_or_contradicts_itself_is_refused(tmp_path, seed, chan
     change(tensors, config)
     with pytest.raises(ValueError, match=message):
         only(opened(tmp_path, tensors, config))
+
+
+# The decoder alone
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rounding_is_that_of_the_type(dtype):
+    """To the nearest even, also of subnormal numbers, and to ∞ beyond the largest."""
+    rng = np.random.default_rng(0)
+    W = (rng.standard_normal((4, 50_000)) * 10.0 ** rng.integers(-9, 6, (4, 50_000))).astype(np.float32)
+    W[0, :8] = 65519.99, 65520, 2**-24 * 1.5, 2**-25, 2**-14, 2**-15 + 2**-25, 0, -0.0
+    W[1] = np.float32(2.0**-24) * rng.integers(0, 1 << 12, W.shape[1]) / 2
+    with np.errstate(over="ignore"):
+        expected = W.astype({"float16": np.float16, "bfloat16": BF16}[dtype]).astype(np.float32)
+    round_to(dtype, W)
+    assert np.array_equal(W.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("element", LEVELS)
+def test_a_level_is_what_its_element_says(element):
+    """ŵ = s·(v[q] − v[z]) with v from the table, by NumPy."""
+    rng = np.random.default_rng(1)
+    symbols = np.flatnonzero(np.isfinite(LEVELS[element]))
+    q, z = rng.choice(symbols, (5, 70)), rng.choice(symbols, (3, 2))
+    s = rng.uniform(0.5, 1, z.shape).astype(np.float32)
+    streams = {"index": (q, 256), "zero": (z, 256)}
+    code = Code(
+        q.shape,
+        {name: Stream.fixed(a, n) for name, (a, n) in streams.items()}
+        | {"scale": Stream.floats(s, "float32")},
+    )
+    spread = [np.repeat(np.repeat(a, 2, 0)[:5], 64, 1)[:, :70] for a in (s, LEVELS[element][z])]
+    W = Affine(8, "x", element, (2, 64)).decode(code)
+    assert np.array_equal(W, (LEVELS[element][q] - spread[1]) * spread[0])
+
+
+def test_a_scale_for_each_tile():
+    streams = {"index": Stream.fixed(np.zeros((5, 70), int), 16), "scale": Stream.floats(np.ones((2, 2)))}
+    with pytest.raises(MalformedCode, match="is not one for every tile"):
+        Levels(4, "x", "int4", (2, 64)).decode(Code((5, 70), streams))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("index", np.full((5, 70), 16), "index goes beyond 4 bits"),
+        ("index", np.zeros((5, 64), int), "do not fit"),
+        ("scale", np.ones((3, 1)), "do not fit"),
+        ("scale", np.ones((2, 2)), "do not fit"),
+        ("zero", np.zeros((3, 3), int), "do not fit"),
+    ],
+)
+def test_streams_that_do_not_fit_are_refused(name, array, message):
+    """None is read beyond its end."""
+    arrays = {"index": np.zeros((5, 70), int), "scale": np.ones((3, 2)), "zero": np.zeros((3, 2), int)}
+    arrays[name] = array
+    streams = {n: Stream.floats(a) if n == "scale" else Stream.fixed(a, 256) for n, a in arrays.items()}
+    with pytest.raises(MalformedCode, match=message):
+        Affine(4, "x", "int4", (2, 64)).decode(Code((5, 70), streams))

@@ -89,6 +89,8 @@ def test_the_error_of_a_layers_output_is_the_one_of_the_rotated_problem():
     seen = []
 
     class Spy(UniformMidTread):
+        uses_H = True
+
         def quantize(self, W, H):
             seen.append((W, H))
             return super().quantize(W, H)

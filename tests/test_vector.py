@@ -16,6 +16,7 @@ from rdlib.quantizers import (
     VectorQuantizer,
 )
 from rdlib.quantizers.vector.kmeans import _stages, centroids, nearest
+from rdlib.quantizers.vector.plane import lloyd_in_plane
 from rdlib.quantizers.vector.runs import as_runs
 
 TRAINED = [VectorQuantizer(2, 2), VectorQuantizer(2, 4), MultiCodebook(1.5, 4), ProductQuantizer(1.5, 4)]
@@ -180,3 +181,17 @@ def test_dimensions_and_counts_that_make_no_sense_are_refused():
         MultiCodebook(1, 4, 0)
     with pytest.raises(ValueError, match="at least 1 stage"):
         ResidualQuantizer(1, 8, 0)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 65, 700])
+def test_in_the_plane_the_nearest_entry_and_the_means_are_those_of_the_definition(entries):
+    points = heavy((500, 2))
+    book = gaussian((700, 2))[:entries]
+    distances = ((points[:, None].astype(float) - book) ** 2).sum(axis=2)
+    index = nearest(points, book)
+    assert distances[np.arange(500), index] == pytest.approx(distances.min(axis=1), rel=1e-5)
+    moved = lloyd_in_plane(points, book, 1)
+    for k in range(entries):
+        mean = points[index == k].mean(axis=0) if (index == k).any() else book[k]
+        assert moved[k] == pytest.approx(mean, rel=1e-5, abs=1e-6)
+    assert nearest(points[:0], book).shape == (0,)

@@ -70,9 +70,14 @@ class Levels(Decoder):
             raise ValueError(f"index {q.dtype} {q.shape}, scale {s.shape} and zero {z.shape} do not fit")
         if s.shape[0] != -(-rows // self.tile[0]) or s.shape[1] <= group.max(initial=-1):
             raise ValueError(f"scale {s.shape} is not one for every tile of {self.tile}")
+        if q.max(initial=0) >> self.bits:
+            raise ValueError(f"index goes beyond {self.bits} bits")
         out = np.empty(code.shape, np.float32)
         starts = np.flatnonzero(np.diff(group, prepend=-1, append=-1))
-        _decode(q, LEVELS[self.element], s, z, starts, group, self.tile[0], out)
+        if self.element.startswith("int"):
+            _decode_integers(q, s, z - LEVELS[self.element][0], starts, group, self.tile[0], out)
+        else:
+            _decode(q, LEVELS[self.element], s, z, starts, group, self.tile[0], out)
         round_to(self.dtype or code["scale"].dtype.name, out)
         return out
 
@@ -179,6 +184,25 @@ def _decode(
             a, m = scale[group[starts[k]]], zero[group[starts[k]]]
             for j in range(starts[k], starts[k + 1]):
                 row[j] = (v[index[j]] - m) * a
+
+
+@njit(cache=True, error_model="numpy")
+def _decode_integers(
+    q: np.ndarray,
+    s: np.ndarray,
+    z: np.ndarray,
+    starts: np.ndarray,
+    group: np.ndarray,
+    height: int,
+    out: np.ndarray,
+) -> None:
+    """The same without a table, z counted from the lowest level: conversions take half the time of look-ups."""
+    for i in range(q.shape[0]):
+        scale, zero, row, index = s[i // height], z[i // height], out[i], q[i]
+        for k in range(len(starts) - 1):
+            a, m = scale[group[starts[k]]], zero[group[starts[k]]]
+            for j in range(starts[k], starts[k + 1]):
+                row[j] = (np.float32(index[j]) - m) * a
 
 
 def round_to(dtype: str, W: np.ndarray) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from rdlib.checkpoints.affine import Levels, TwoLevel
 from rdlib.checkpoints.config_groups import FLOATS
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.checkpoints.reader import EncodedLayer, stored
+from rdlib.checkpoints.reader import EncodedLayer, stored, unpacked
 from rdlib.checkpoints.words import split_bytes
-from rdlib.code.code import Code, Stream
+from rdlib.code.code import Code
 from rdlib.models.weight import block_length
 
 
@@ -53,7 +53,7 @@ def read_fp8(
     tile = block or _tile(index.shape, s.shape)
     tiles = tuple(-(-n // length) for n, length in zip(index.shape, tile, strict=True))
     s = parts.tiled(scale, tiles, f"a scale for {' × '.join(map(str, tile))}")
-    streams = {"index": Stream.fixed(index, 256), "scale": stored(s)}
+    streams = {"index": unpacked(index, 8), "scale": stored(s)}
     return EncodedLayer(Code(index.shape, streams), decoder(8, method, "e4m3", tile, dtype))
 
 
@@ -92,7 +92,7 @@ def read_nvfp4(
     S = parts.tiled(names[2], (1,), "one scale of scales").astype(np.float32)
     if not S[0] > 0:
         raise ValueError(f"{parts.name(names[2])} is {float(S[0])}, which is not positive.")
-    streams = {"index": Stream.fixed(index, 16), "scale": stored(scale), "scale_scale": stored(S)}
+    streams = {"index": unpacked(index, 4), "scale": stored(scale), "scale_scale": stored(S)}
     return EncodedLayer(Code(index.shape, streams), decoder(4, method, element, (1, size), "bfloat16"))
 
 
@@ -121,5 +121,5 @@ def read_mx(
     """
     index, scale = floats(parts, names[0], bits), parts.exponents(names[1])
     parts.expect(names[1], scale, (len(index), -(-index.shape[1] // size)), f"a scale for {size} inputs")
-    streams = {"index": Stream.fixed(index, 1 << bits), "scale": stored(scale)}
+    streams = {"index": unpacked(index, bits), "scale": stored(scale)}
     return EncodedLayer(Code(index.shape, streams), Levels(bits, method, FLOATS[bits], (1, size), "bfloat16"))

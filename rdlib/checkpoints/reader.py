@@ -18,6 +18,7 @@ import numpy as np
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.code.code import Code, Stream
 from rdlib.code.decoder import Decoder
+from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.models.checkpoint import Checkpoint
 
@@ -53,6 +54,11 @@ class EncodedLayer:
 def stored(values: np.ndarray) -> Stream:
     """Numbers as a file has them, at the width of their type."""
     return Stream(values, Float(values.dtype.name))
+
+
+def unpacked(symbols: np.ndarray, bits: int) -> Stream:
+    """Symbols of so many bits that were unpacked from such fields, so that none of them is larger."""
+    return Stream(symbols, Fixed(1 << bits))
 
 
 class Reader(ABC):

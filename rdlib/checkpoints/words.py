@@ -23,7 +23,9 @@ def unpack(words: np.ndarray, bits: int, count: int, *, loose: bool = False) -> 
     """
     fields = np.empty((len(words), count), np.uint8)
     rows = np.ascontiguousarray(words).view("<u4")
-    if loose or 32 % bits == 0:
+    if bits == 4:
+        _split_nibbles(rows.view(np.uint8), fields)
+    elif loose or 32 % bits == 0:
         _split_words(rows, bits, fields)
     else:
         _split_stream(rows, bits, 32, fields)
@@ -38,8 +40,22 @@ def words_for(count: int, bits: int, *, loose: bool = False) -> int:
 def split_bytes(rows: np.ndarray, bits: int) -> np.ndarray:
     """All fields of rows of bytes, uint8 (rows, n), the lowest bits first: two of 4 bits a byte, four of 6 in three."""
     fields = np.empty((len(rows), rows.shape[1] * 8 // bits), np.uint8)
-    _split_stream(np.ascontiguousarray(rows), bits, 8, fields)
+    if bits == 4:
+        _split_nibbles(np.ascontiguousarray(rows), fields)
+    else:
+        _split_stream(np.ascontiguousarray(rows), bits, 8, fields)
     return fields
+
+
+@njit(cache=True)
+def _split_nibbles(rows: np.ndarray, fields: np.ndarray) -> None:
+    for i in range(len(fields)):
+        row, out = rows[i], fields[i]
+        for j in range(len(out) // 2):
+            out[2 * j] = row[j] & np.uint8(15)
+            out[2 * j + 1] = row[j] >> np.uint8(4)
+        if len(out) % 2:
+            out[-1] = row[len(out) // 2] & np.uint8(15)
 
 
 @njit(cache=True)

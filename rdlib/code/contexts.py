@@ -5,9 +5,12 @@ from.  Each distribution has a table of its own, and the symbols are written sor
 """
 
 import numpy as np
+from numba import njit
 
 from rdlib.code.ans import Ans
 from rdlib.code.code import Stream, frequency_table
+
+MOST = 1 << 20  # contexts that a code may have beyond one for every symbol
 
 
 def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count: int) -> dict[str, Stream]:
@@ -22,11 +25,12 @@ def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count:
     Returns:
         the streams ``table`` (a byte a context and each of its symbols), ``counts`` (32 bits a context) and ``index``.
     """
-    joint = np.bincount((size * contexts.astype(np.int64) + symbols).ravel(), minlength=size * count)
-    joint = joint.reshape(count, size)
+    flat, places = symbols.astype(np.min_scalar_type(size)).ravel(), contexts.astype(np.int32).ravel()
+    joint = np.zeros((count, size), np.int64)
+    _tally(flat, places, joint)
     table, counts = frequency_table(joint), Stream.fixed(joint.sum(axis=1), 1 << 32)
-    order = np.argsort(contexts, axis=None, kind="stable")
-    index = symbols.ravel()[order].astype(np.min_scalar_type(size))
+    index = np.empty_like(flat)
+    _sort(flat, places, _starts(counts.array), index)
     return {"table": table, "counts": counts, "index": Stream(index, Ans(table.array, counts.array))}
 
 
@@ -44,6 +48,37 @@ def unsorted(index: np.ndarray, contexts: np.ndarray) -> np.ndarray:
     """
     if index.size != contexts.size:
         raise ValueError(f"The code holds {index.size} symbols for {contexts.size} places.")
+    if contexts.max(initial=0) > contexts.size + MOST:
+        raise ValueError(f"The context {contexts.max()} of a symbol is none of {contexts.size} symbols.")
+    places = contexts.astype(np.int32).ravel()
     symbols = np.empty(contexts.size, index.dtype)
-    symbols[np.argsort(contexts, axis=None, kind="stable")] = index
+    _unsort(np.ascontiguousarray(index).ravel(), places, _starts(np.bincount(places)), symbols)
     return symbols.reshape(contexts.shape)
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """Where the symbols of each context begin."""
+    return np.cumsum(counts, dtype=np.int64) - counts.astype(np.int64)
+
+
+@njit(cache=True)
+def _tally(symbols: np.ndarray, contexts: np.ndarray, joint: np.ndarray) -> None:
+    """Count each symbol in its context."""
+    for symbol, c in zip(symbols, contexts):  # noqa: B905 (no `strict` in compiled code)
+        joint[c, symbol] += 1
+
+
+@njit(cache=True)
+def _sort(symbols: np.ndarray, contexts: np.ndarray, place: np.ndarray, index: np.ndarray) -> None:
+    """Write the symbols by context, each at the next place of its context."""
+    for symbol, c in zip(symbols, contexts):  # noqa: B905
+        index[place[c]] = symbol
+        place[c] += 1
+
+
+@njit(cache=True)
+def _unsort(index: np.ndarray, contexts: np.ndarray, place: np.ndarray, symbols: np.ndarray) -> None:
+    """Inverse of :func:`_sort`."""
+    for i in range(len(contexts)):
+        symbols[i] = index[place[contexts[i]]]
+        place[contexts[i]] += 1

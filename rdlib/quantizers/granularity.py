@@ -25,21 +25,28 @@ class Granularity(ABC):
     def width(self, columns: int) -> int:
         """Weights of a row that share a scale; the last group of a row may be shorter."""
 
-    def expand(self, scales: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """The scale of every weight, shape (out, in).
+    def of_rows(self, scales: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """The scales of every row, float32 (out, groups), also where all rows share one.
 
         Raises:
             ValueError: there is not a scale for every group.
         """
-        if not shape[0] * shape[1]:
-            return np.zeros(shape, np.float32)
-        groups = -(-shape[1] // self.width(shape[1]))
-        if scales.shape not in ((1, groups), (shape[0], groups)):
+        groups = -(-shape[1] // max(self.width(shape[1]), 1))
+        if shape[0] and groups and scales.shape not in ((1, groups), (shape[0], groups)):
             raise ValueError(
                 f"Scales of shape {scales.shape} are not those of {groups} groups a row of W {shape}."
             )
-        rows = np.broadcast_to(scales.astype(np.float32), (shape[0], groups))
-        return np.repeat(rows, self.width(shape[1]), axis=1)[:, : shape[1]]
+        rows = scales.astype(np.float32) if shape[0] and groups else np.zeros(1, np.float32)
+        return np.broadcast_to(rows, (shape[0], groups)).copy()  # one layout, compiled once
+
+    def expand(self, scales: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """The scale of every weight, float32 (out, in).
+
+        Raises:
+            ValueError: there is not a scale for every group.
+        """
+        rows = self.of_rows(scales, shape)
+        return np.repeat(rows, max(self.width(shape[1]), 1), axis=1)[:, : shape[1]]
 
 
 @dataclass(frozen=True)

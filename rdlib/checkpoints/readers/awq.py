@@ -15,7 +15,7 @@ import numpy as np
 
 from rdlib.checkpoints.affine import Affine, group_label
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.checkpoints.reader import EncodedLayer, Reader
+from rdlib.checkpoints.reader import EncodedLayer, Reader, unpacked
 from rdlib.checkpoints.readers.gptq import packing
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
@@ -66,7 +66,7 @@ class Awq(Reader):
         parts.expect("scales", scales, (groups, outputs), f"group_size = {self.group_size}")
         parts.expect("qzeros", qzeros, (groups, qweight.shape[1]), f"group_size = {self.group_size}")
         streams = {
-            "index": Stream.fixed(self._columns(qweight, outputs), 1 << self.bits),
+            "index": unpacked(self._columns(qweight, outputs), self.bits),
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
             "zero": Stream.fixed(self._columns(qzeros, outputs), 1 << self.bits),
         }

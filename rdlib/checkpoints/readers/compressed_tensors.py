@@ -28,7 +28,7 @@ from rdlib.checkpoints.affine import ActOrdered, ActOrderedLevels, Affine, Level
 from rdlib.checkpoints.config_groups import Scheme, Schemes
 from rdlib.checkpoints.narrow_floats import floats, read_mx, read_nvfp4, with_reciprocal
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
+from rdlib.checkpoints.reader import EncodedLayer, Reader, stored, unpacked
 from rdlib.checkpoints.readers.awq import Awq
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
@@ -113,7 +113,7 @@ class CompressedTensors(Reader):
         tile = tuple(length or n for length, n in zip(scheme.tile, shape, strict=True))
         tiles = tuple(-(-n // length) for length, n in zip(tile, shape, strict=True))
         loose = scheme.form == "pack-quantized" and _loose(parts, scheme.bits, shape[1], tiles[0])
-        streams = {"index": Stream.fixed(_index(parts, scheme, shape, loose), 1 << scheme.bits)}
+        streams = {"index": unpacked(_index(parts, scheme, shape, loose), scheme.bits)}
         streams["scale"] = stored(parts.tiled(SCALE, tiles, f"a scale for {' × '.join(map(str, tile))}"))
         if zero := _zeros(parts, scheme, tiles, loose):
             streams["zero"] = zero

@@ -31,7 +31,7 @@ import numpy as np
 from rdlib.checkpoints.affine import ActOrdered, Affine, group_label
 from rdlib.checkpoints.overrides import Overrides
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.checkpoints.reader import EncodedLayer, Reader
+from rdlib.checkpoints.reader import EncodedLayer, Reader, unpacked
 from rdlib.checkpoints.words import unpack, words_for
 from rdlib.code.code import Code, Stream
 from rdlib.models.checkpoint import Checkpoint
@@ -102,7 +102,7 @@ class Gptq(Reader):
         parts.expect("qzeros", qzeros, (groups, words_for(outputs, self.bits)), reason)
         index = unpack(qweight.T, self.bits, inputs)
         streams = {
-            "index": Stream.fixed(index, 1 << self.bits),
+            "index": unpacked(index, self.bits),
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
             "zero": Stream.fixed(self._zeros(parts, qzeros, outputs), 1 << self.bits),
         }

@@ -106,7 +106,11 @@ class BlockType(TensorType):
         a = self.scale(fields)
         m = self.minimum(fields) if self.minimum else np.zeros_like(a)
         q = self.symbols(fields) if self.symbols else fields["index"]
-        _affine(q, self.table(), a, m, out)
+        table = self.table()
+        if table.shape[1] == 1:
+            _affine(q, table[:, 0], a, m, out)
+        else:
+            _affine_vectors(q, table, a, m, out)
         if "sign" in fields:
             octets = out.reshape(len(out), -1, 8)
             octets *= SIGNS[fields["sign"]] if self.fields["sign"].bits == 8 else EVEN_SIGNS[fields["sign"]]
@@ -115,6 +119,18 @@ class BlockType(TensorType):
 @njit(cache=True, error_model="numpy")
 def _affine(q: np.ndarray, table: np.ndarray, a: np.ndarray, m: np.ndarray, out: np.ndarray) -> None:
     """Out = a·table[q] − m, a and m constant on stretches of equal length."""
+    blocks, stretches = a.shape
+    run = q.shape[1] // stretches
+    for b in range(blocks):
+        for s in range(stretches):
+            scale, minimum, index, W = a[b, s], m[b, s], q[b], out[b]
+            for i in range(s * run, (s + 1) * run):
+                W[i] = scale * table[index[i]] - minimum
+
+
+@njit(cache=True, error_model="numpy")
+def _affine_vectors(q: np.ndarray, table: np.ndarray, a: np.ndarray, m: np.ndarray, out: np.ndarray) -> None:
+    """The same where a symbol stands for several numbers, one after the other."""
     blocks, stretches = a.shape
     run, dimension = q.shape[1] // stretches, table.shape[1]
     for b in range(blocks):

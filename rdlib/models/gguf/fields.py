@@ -47,9 +47,20 @@ class Field:
             low += width
         return np.stack(found).astype(np.uint32)
 
+    @cached_property
+    def whole(self) -> slice | None:
+        """The bytes of the field, where they are its symbols, one after the other."""
+        positions, width = self.parts[0]
+        begin = int(positions[0]) // 8
+        in_order = np.array_equal(positions, 8 * begin + width * np.arange(self.count))
+        whole = in_order and len(self.parts) == 1 and width in (8, 16)
+        return slice(begin, begin + self.count * width // 8) if whole else None
+
     def read(self, blocks: np.ndarray) -> np.ndarray:
         """The symbols of every block: unsigned integers (blocks, n) of uint8 (blocks, bytes)."""
         dtype = np.uint8 if self.bits <= 8 else np.uint16 if self.bits <= 16 else np.uint32
+        if self.whole:
+            return blocks[:, self.whole].copy().view(dtype)
         symbols = np.empty((len(blocks), self.count), dtype)
         _read(blocks, self.pieces, symbols)
         return symbols

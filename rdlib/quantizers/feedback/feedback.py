@@ -12,12 +12,14 @@ References:
 from collections.abc import Callable
 
 import numpy as np
+from numba import njit
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg.blas import get_blas_funcs
 from scipy.linalg.lapack import dtrtri
 
 from rdlib.weights import as_moment, remembered
 
-LAZY = 32  # columns whose errors reach the rest of the matrix in one product of matrices
+LAZY = 128  # columns whose errors reach the rest of the matrix in one product of matrices
 
 
 def feedback_factor(H: np.ndarray, damping: float) -> np.ndarray:
@@ -100,13 +102,19 @@ def feed_forward(
         errors = np.empty((stop - start, len(W)), W.dtype)
         for i in range(start, stop, width):
             j = min(i + width, stop)
-            target = rest[i:j] - L[i:j, start:i] @ errors[: i - start]
-            decoded[i:j] = quantize(i, target.T).T
+            _subtract(rest[i:j], L[i:j, start:i], errors[: i - start])
+            decoded[i:j] = quantize(i, rest[i:j].T).T
             if j < columns:  # else there is nothing left to feed them to
-                errors[i - start : j - start] = _divided(target - decoded[i:j], L[i:j, i:j])
-        if stop < columns:
-            rest[stop:] -= L[stop:, start:stop] @ errors
-    return np.ascontiguousarray(decoded.T)
+                errors[i - start : j - start] = _divided(rest[i:j] - decoded[i:j], L[i:j, i:j])
+        _subtract(rest[stop:], L[stop:, start:stop], errors)
+    return decoded.T
+
+
+def _subtract(rest: np.ndarray, L: np.ndarray, errors: np.ndarray) -> None:
+    """rest −= L·errors, in place: at these sizes, memory for the product would take as long as the product."""
+    if len(rest) and len(errors):
+        gemm = get_blas_funcs("gemm", (rest,))  # of matrices column by column, hence transposed
+        gemm(-1, errors.T, L.T, 1, rest.T, overwrite_c=True)
 
 
 def _divided(errors: np.ndarray, L: np.ndarray) -> np.ndarray:
@@ -114,3 +122,21 @@ def _divided(errors: np.ndarray, L: np.ndarray) -> np.ndarray:
     if len(L) == 1:
         return errors / L[0, 0]
     return solve_triangular(L, errors, lower=True, check_finite=False)
+
+
+@njit(cache=True)
+def fed(rest: np.ndarray, U: np.ndarray, errors: np.ndarray, j: int) -> np.ndarray:
+    """Column j with the errors of the columns before it, for compiled loops over the columns of a block.
+
+    Args:
+        rest: the block, (columns, out).
+        U: that block of the factor, (columns, columns).
+        errors: of the columns 0 … j − 1, over U_kk, (columns, out).
+        j: place of the column in the block.
+    """
+    target = rest[j].copy()
+    for k in range(j):
+        factor = U[k, j]
+        for i in range(len(target)):
+            target[i] -= factor * errors[k, i]
+    return target

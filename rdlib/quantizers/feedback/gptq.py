@@ -15,6 +15,7 @@ from rdlib.quantizers.wrappers import Wrapper
 from rdlib.weights import as_float32
 
 COMPILED = 128  # columns among which errors are fed by the compiled loop; beyond, by a product of matrices
+ROWS = 64  # that a thread rounds together: several at once by vector instructions
 
 
 def check_damping(damping: float) -> None:
@@ -73,7 +74,7 @@ class GPTQ(Wrapper):
 
         feed_forward(values, U, self.inner.granularity.width(values.shape[1]), quantize)
         streams = {
-            name: Stream(np.hstack([group[name] for group in groups]), stream.format)
+            name: Stream(np.ascontiguousarray(np.hstack([group[name] for group in groups])), stream.format)
             for name, stream in groups[0].streams.items()
         }
         return Code(values.shape, streams)
@@ -85,17 +86,16 @@ class GPTQ(Wrapper):
 def _rounded(inner: Quantizer, W: np.ndarray, U: np.ndarray) -> Code:
     """One group of columns, rounded with feedback to the levels that the inner quantizer gives it."""
     plain = inner.encode(W)
-    size, index = plain.streams["index"].format.size, plain["index"].copy()
+    size, index = plain.streams["index"].format.size, np.ascontiguousarray(plain["index"].T)
     low, step = (np.broadcast_to(x, (len(W), 1))[:, 0].copy() for x in _levels(plain, size))
 
     def quantize(start: int, columns: np.ndarray) -> np.ndarray:
         here = slice(start, start + columns.shape[1])
-        parts = (np.ascontiguousarray(x) for x in (columns, U[here, here], index[:, here]))  # compiled once
-        decoded, index[:, here] = _round_columns(*parts, low, step, size)
-        return decoded
+        factor = np.ascontiguousarray(U[here, here], W.dtype)
+        return _round_columns(columns.T, factor, low, step, size, index[here]).T
 
     feed_forward(W, U, COMPILED, quantize)
-    return Code(W.shape, dict(plain.streams) | {"index": Stream.fixed(index, size)})
+    return Code(W.shape, dict(plain.streams) | {"index": Stream.fixed(index.T, size)})
 
 
 def _levels(code: Code, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,23 +106,27 @@ def _levels(code: Code, size: int) -> tuple[np.ndarray, np.ndarray]:
     return -scale, 2 * scale / last
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def _round_columns(
-    W: np.ndarray, U: np.ndarray, plain: np.ndarray, low: np.ndarray, step: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+    W: np.ndarray, U: np.ndarray, low: np.ndarray, step: np.ndarray, size: int, index: np.ndarray
+) -> np.ndarray:
     """Columns one by one to the nearest of their row's levels, each error fed to those after it.
 
-    Where all levels of a row are one, its index stays the ``plain`` one.
+    Where all levels of a row are one, its index stays what it was.  W, the result and ``index``, which is filled
+    in, are transposed: (columns, out).
     """
-    decoded, index = np.empty_like(W), plain.copy()
-    U = U.astype(W.dtype)
-    for i in prange(W.shape[0]):
-        row = W[i].copy()
-        for j in range(W.shape[1]):
-            if step[i] > 0.0:
-                index[i, j] = nearest(row[j], low[i], step[i], size)
-            decoded[i, j] = low[i] + index[i, j] * step[i]
-            error = (row[j] - decoded[i, j]) / U[j, j]
-            for k in range(j + 1, W.shape[1]):
-                row[k] -= error * U[j, k]
-    return decoded, index
+    decoded = np.empty_like(W)
+    for part in prange(-(-W.shape[1] // ROWS)):
+        first = part * ROWS
+        rest, errors = W[:, first : first + ROWS].copy(), np.empty(ROWS, W.dtype)
+        for j in range(len(rest)):
+            for r in range(rest.shape[1]):
+                i = first + r
+                q = nearest(rest[j, r], low[i], step[i], size) if step[i] > 0.0 else int(index[j, i])
+                index[j, i], decoded[j, i] = q, low[i] + q * step[i]
+                errors[r] = (rest[j, r] - decoded[j, i]) / U[j, j]
+            for k in range(j + 1, len(rest)):
+                factor = U[j, k]
+                for r in range(rest.shape[1]):
+                    rest[k, r] -= factor * errors[r]
+    return decoded

@@ -3,15 +3,16 @@
 The path runs down the column, over the rows, so that a column is finished before the next one begins.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numba import njit
-from scipy.special import ndtr
 
 from rdlib.code.code import Code
-from rdlib.quantizers.feedback.watersic import SuccessiveCancellation
+from rdlib.quantizers.feedback.feedback import fed
+from rdlib.quantizers.feedback.watersic import SuccessiveCancellation, settle
 from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, subsets_of
 
 FARTHEST = 255  # level whose price is known; beyond it all cost the same
@@ -54,9 +55,8 @@ class FeedbackTrellis(SuccessiveCancellation):
     def method(self) -> str:
         return f"trellis + feedback {self.states} states"
 
-    def _round(self, x: np.ndarray) -> np.ndarray:
-        deviation = np.sqrt(np.add.reduce(x * x) / len(x))  # np.mean takes as long as the search
-        return _best_path(x, _prices(float(deviation)), subsets_of(self.states))
+    def _round(self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+        return _best_paths(rest, U, alpha, z, subsets_of(self.states))
 
     def _symbols(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return z >> 1, z & 1
@@ -71,17 +71,40 @@ class FeedbackTrellis(SuccessiveCancellation):
         return _follow(index, starts, column_class.astype(np.int64), subsets_of(self.states), code.shape)
 
 
+@njit(cache=True)
+def _best_paths(
+    rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray, subset: np.ndarray
+) -> np.ndarray:
+    """Every column along the cheapest path, with feedback (see :meth:`SuccessiveCancellation._round`)."""
+    shrinkage, errors = np.empty(len(rest), np.int64), np.empty_like(rest)
+    for j in range(len(rest)):
+        target = fed(rest, U, errors, j)
+        x = target / alpha[j]
+        near = _best_path(x, _prices(np.sqrt(x @ x / len(x))), subset)
+        shrinkage[j] = settle(target, near, alpha[j], U[j, j], rest[j], errors[j])
+        z[:, j] = near
+    return shrinkage
+
+
+@njit(cache=True)
 def _prices(deviation: float) -> np.ndarray:
     """−λ·log₂ p of the integers 0 … FARTHEST among those of their parity, for a Gaussian: a cell is 2 wide."""
-    below = ndtr(np.arange(-1, FARTHEST + 2) / (deviation or 1))  # the integers around them
-    return -TRADE * np.log2(np.maximum(below[2:] - below[:-2], SMALLEST))
+    prices = np.full(FARTHEST + 1, -TRADE * np.log2(SMALLEST))
+    scale = np.sqrt(2.0) * (deviation if deviation > 0 else 1.0)
+    for k in range(FARTHEST + 1):
+        p = (math.erfc((k - 1) / scale) - math.erfc((k + 1) / scale)) / 2
+        if p <= SMALLEST:
+            break
+        prices[k] = -TRADE * np.log2(p)
+    return prices
 
 
 @njit(cache=True)
 def _best_path(x: np.ndarray, prices: np.ndarray, subset: np.ndarray) -> np.ndarray:
     """Viterbi's algorithm on one sequence from state 0: the integers along the cheapest path.
 
-    State g is reached from (2g + i) mod S, i = 0, 1, on subset[2g + i].
+    State g is reached from (2g + i) mod S, i = 0, 1, on subset[2g + i].  So the states g and g + S/2 have the same
+    two before them.
 
     Args:
         x: samples, (n,).
@@ -89,10 +112,11 @@ def _best_path(x: np.ndarray, prices: np.ndarray, subset: np.ndarray) -> np.ndar
         subset: which remainder mod 4 each content of the register allows, (2·S,).
     """
     states, n = len(subset) >> 1, len(x)
+    half = states >> 1
     cost, new = np.full(states, np.inf), np.empty(states)
     cost[0] = 0.0
     rival = np.empty((n, states), np.uint8)
-    nearest = np.empty((n, 4), np.int64)
+    nearest = np.empty((n, 4), np.int32)
     error = np.empty(4)
     for t in range(n):
         for c in range(4):
@@ -101,11 +125,12 @@ def _best_path(x: np.ndarray, prices: np.ndarray, subset: np.ndarray) -> np.ndar
             inner = z - 4 if z > 0 else z + 4  # the next one towards zero, farther but cheaper
             other = (x[t] - inner) ** 2 + prices[min(abs(inner), len(prices) - 1)]
             nearest[t, c], error[c] = (z, best) if best <= other else (inner, other)
-        for g in range(states):
-            a = cost[2 * g & (states - 1)] + error[subset[2 * g]]
-            b = cost[(2 * g + 1) & (states - 1)] + error[subset[2 * g + 1]]
-            rival[t, g] = b < a
-            new[g] = min(a, b)
+        for g in range(half):
+            one, two = cost[2 * g], cost[2 * g + 1]
+            a, b = one + error[subset[2 * g]], two + error[subset[2 * g + 1]]
+            rival[t, g], new[g] = b < a, min(a, b)
+            a, b = one + error[subset[2 * g + states]], two + error[subset[2 * g + 1 + states]]
+            rival[t, g + half], new[g + half] = b < a, min(a, b)
         cost, new = new, cost
     path = np.empty(n)
     g = int(np.argmin(cost))

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numba import njit
 
 from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import classes_of, context_streams, unsorted
 from rdlib.histogram import entropy_of, occurrences
 from rdlib.quantizers.base import Quantizer, quarters
-from rdlib.quantizers.feedback.feedback import feed_forward, feedback_factor
+from rdlib.quantizers.feedback.feedback import fed, feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
 from rdlib.weights import as_float32, unit_power, with_room
 
@@ -18,6 +19,7 @@ OCTAVE = (
     8  # spacings are multiples of 2^(1/8): that costs 0.001 bit, and the spacing of a column 5 bits or so
 )
 SHRINKAGES = 32  # 1, 63/64, … 33/64
+COMPILED = 32  # columns among which errors are fed by the compiled loop; beyond, by a product of matrices
 ROUNDS = 6  # of the search for the step
 SAMPLE = 1 << 16  # weights on which the step is searched
 LARGEST_TABLES = 1 << 22  # symbols of all contexts together, on either side of zero
@@ -61,8 +63,15 @@ class SuccessiveCancellation(Quantizer):
             raise ValueError(f"Columns fall into at least 1 class, not {self.classes}.")
 
     @abstractmethod
-    def _round(self, x: np.ndarray) -> np.ndarray:
-        """Integers near a column, both float64 (out,), in units of its spacing."""
+    def _round(self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Shrinkages (columns,) of a block (columns, out) that is coded column by column, with feedback.
+
+        Args:
+            rest: the block; what is left of it are its reproductions.
+            U: that block of the factor.
+            alpha: spacings.
+            z: (out, columns), which is filled in.
+        """
 
     @abstractmethod
     def _symbols(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,19 +97,17 @@ class SuccessiveCancellation(Quantizer):
 
     def _cancelled(self, x: np.ndarray, U: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Indices (out, in) and shrinkages (in,) with given spacings."""
-        z, shrinkage = np.zeros(x.shape, np.int64, order="F"), np.zeros(x.shape[1], np.int64)
+        z, shrinkage = np.zeros(x.shape, np.int32), np.zeros(x.shape[1], np.int64)
 
-        def quantize(j: int, target: np.ndarray) -> np.ndarray:
-            column = target[:, 0] / alpha[j]
-            near = self._round(column)
-            power = near @ near
-            gamma = (column @ near) / power if power else 1.0
-            shrinkage[j] = min(max(round(64 * (1 - gamma)), 0), SHRINKAGES - 1)
-            z[:, j] = near
-            return (near * (_factor(shrinkage[j]) * alpha[j]))[:, None]
+        def quantize(start: int, target: np.ndarray) -> np.ndarray:
+            here, decoded = slice(start, start + target.shape[1]), target.T.copy()
+            shrinkage[here] = self._round(
+                decoded, np.ascontiguousarray(U[here, here]), alpha[here], z[:, here]
+            )
+            return decoded.T
 
         if (alpha > 0).all():
-            feed_forward(x, U, 1, quantize)
+            feed_forward(x, U, COMPILED, quantize)
         return z, shrinkage
 
     def _streams(
@@ -185,8 +192,8 @@ class WaterSIC(SuccessiveCancellation):
     def method(self) -> str:
         return "WaterSIC"
 
-    def _round(self, x: np.ndarray) -> np.ndarray:
-        return np.rint(x)
+    def _round(self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+        return _rounded(rest, U, alpha, z)
 
     def _symbols(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return z, np.zeros(z.shape[1], np.int64)
@@ -194,6 +201,31 @@ class WaterSIC(SuccessiveCancellation):
     def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
         z = unsorted(code["index"], np.broadcast_to(column_class, code.shape))
         return z + np.int64(code.number("first"))
+
+
+@njit(cache=True)
+def _rounded(rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Every column to integers, with feedback."""
+    shrinkage, errors = np.empty(len(rest), np.int64), np.empty_like(rest)
+    for j in range(len(rest)):
+        target = fed(rest, U, errors, j)
+        near = np.rint(target / alpha[j])
+        shrinkage[j] = settle(target, near, alpha[j], U[j, j], rest[j], errors[j])
+        z[:, j] = near
+    return shrinkage
+
+
+@njit(cache=True)
+def settle(
+    target: np.ndarray, near: np.ndarray, alpha: float, u: float, decoded: np.ndarray, error: np.ndarray
+) -> int:
+    """64·(1 − γ) of a column that is coded by the integers ``near``; its reproduction and its error over u = U_jj."""
+    power = near @ near
+    gamma = (target / alpha) @ near / power if power > 0 else 1.0
+    shrinkage = min(max(int(np.rint(64 * (1 - gamma))), 0), SHRINKAGES - 1)
+    decoded[:] = near * ((1 - shrinkage / 64) * alpha)
+    error[:] = (target - decoded) / u
+    return shrinkage
 
 
 def _spacings(spacing: np.ndarray, step: float) -> np.ndarray:

@@ -20,43 +20,53 @@ def nearest(w: float, low: float, step: float, levels: int) -> int:
     return int(min(max(np.floor((w - low) / step + 0.5), 0.0), levels - 1.0))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _error(
-    row: np.ndarray,
+    group: np.ndarray,
     counts: np.ndarray,
     low: float,
     high: float,
     levels: int,
     symmetric: bool,
-    bound: float,
     room: np.ndarray,
 ) -> float:
-    """Σ count·(w − ŵ)² of a group for the range low < high; where it passes the bound, only a part of the sum.
-
-    The squares go to a small ``room`` first: a loop without a sum runs on several weights at a time.
-    """
+    """Σ count·(w − ŵ)² of a group for the range low < high."""
     last = levels - 1.0
     step = (high - low) / last
     if not symmetric:
         low = -np.floor(-low / step + 0.5) * step  # a level falls on zero
-    total = 0.0
-    for start in range(0, len(row), len(room)):
-        n = min(len(room), len(row) - start)
-        for j in range(n):
-            w = np.float64(row[start + j])
-            q = min(max(np.floor((w - low) / step + 0.5), 0.0), last)
-            d = w - (low + q * step)
-            room[j] = counts[start + j] * d * d
-        for j in range(n):
-            total += room[j]
-        if total > bound:
-            break
-    return total
+    inverse = 1 / step
+    for j in range(len(group)):
+        q = min(max(np.floor((group[j] - low) * inverse + 0.5), 0.0), last)
+        d = group[j] - (low + q * step)
+        room[j] = counts[j] * d * d
+    return _sum(room)
+
+
+@njit(cache=True, error_model="numpy")
+def _overshoot(group: np.ndarray, counts: np.ndarray, low: float, high: float, room: np.ndarray) -> float:
+    """Σ count·d² of a group, d the distance to the range."""
+    for j in range(len(group)):
+        d = max(low - group[j], group[j] - high, 0.0)
+        room[j] = counts[j] * d * d
+    return _sum(room)
+
+
+@njit(cache=True)
+def _sum(room: np.ndarray) -> float:
+    """Σ, which uses ``room`` up: halves are added, many numbers at once and on every machine in the same order."""
+    n = len(room)
+    while n > 1:
+        half = (n + 1) // 2
+        for j in range(n - half):
+            room[j] += room[half + j]
+        n = half
+    return room[0]
 
 
 @njit(cache=True)
 def _best_shrink(
-    row: np.ndarray,
+    group: np.ndarray,
     counts: np.ndarray,
     low: float,
     high: float,
@@ -66,16 +76,20 @@ def _best_shrink(
 ) -> float:
     """The factor of the range at which the squared error of a group is least."""
     best, least, factor = 1.0, np.inf, 1.0
+    beyond = (high - low) / (2 * (levels - 1.0))  # a level on zero moves the range by half a step
     for _ in range(FACTORS):
-        error = _error(row, counts, factor * low, factor * high, levels, symmetric, least, room)
+        error = _error(group, counts, factor * low, factor * high, levels, symmetric, room)
         if error < least:
             best, least = factor, error
         factor *= SHRINK
+        a, b = factor * (low - beyond), factor * (high + beyond)
+        if _overshoot(group, counts, a, b, room) > least:  # so is the error of every smaller range
+            break
     golden = (np.sqrt(5.0) - 1) / 2
     a, b = best * SHRINK, min(best / SHRINK, 1.0)
     c, d = b - golden * (b - a), a + golden * (b - a)
-    error_c = _error(row, counts, c * low, c * high, levels, symmetric, np.inf, room)
-    error_d = _error(row, counts, d * low, d * high, levels, symmetric, error_c, room)
+    error_c = _error(group, counts, c * low, c * high, levels, symmetric, room)
+    error_d = _error(group, counts, d * low, d * high, levels, symmetric, room)
     for _ in range(REFINE):
         if error_c < least:
             best, least = c, error_c
@@ -84,11 +98,11 @@ def _best_shrink(
         if error_c < error_d:
             b, d, error_d = d, c, error_c
             c = b - golden * (b - a)
-            error_c = _error(row, counts, c * low, c * high, levels, symmetric, error_d, room)
+            error_c = _error(group, counts, c * low, c * high, levels, symmetric, room)
         else:
             a, c, error_c = c, d, error_d
             d = a + golden * (b - a)
-            error_d = _error(row, counts, d * low, d * high, levels, symmetric, error_c, room)
+            error_d = _error(group, counts, d * low, d * high, levels, symmetric, room)
     return best
 
 
@@ -120,7 +134,7 @@ def fit_ranges(
     groups = -(-columns // width)
     low, high = np.zeros((rows.shape[0], groups)), np.zeros((rows.shape[0], groups))
     for i in prange(rows.shape[0]):
-        room = np.empty(64)
+        room = np.empty(min(width, columns))
         for g in range(groups):
             group = rows[i, g * width : min((g + 1) * width, columns)]
             weight = counts[g * width : min((g + 1) * width, columns)]
@@ -136,7 +150,7 @@ def fit_ranges(
                 limit = sigmas * np.sqrt(power / total)
                 a, b = max(a, -limit), min(b, limit)
             if search and b > a:
-                factor = _best_shrink(group, weight, a, b, levels, symmetric, room)
+                factor = _best_shrink(group, weight, a, b, levels, symmetric, room[: len(group)])
                 a, b = factor * a, factor * b
             low[i, g], high[i, g] = a, b
     return low, high
@@ -167,3 +181,16 @@ def asymmetric_indices(
             else:
                 index[i, j] = nearest(rows[i, j], -zeros[i, j // width] * step, step, levels)
     return index
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def asymmetric_weights(
+    index: np.ndarray, scales: np.ndarray, zeros: np.ndarray, width: int, last: np.float32
+) -> np.ndarray:
+    """s·((q − z) / last), float32: what :func:`asymmetric_indices` wrote."""
+    W = np.empty(index.shape, np.float32)
+    for i in prange(index.shape[0]):
+        for g in range(scales.shape[1]):
+            for j in range(g * width, min((g + 1) * width, index.shape[1])):
+                W[i, j] = scales[i, g] * ((np.float32(index[i, j]) - zeros[i, g]) / last)
+    return W

@@ -14,7 +14,12 @@ from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram
 from rdlib.quantizers.clipping import Clipping, MinMax
 from rdlib.quantizers.granularity import Granularity, PerTensor
-from rdlib.quantizers.scalar.kernels import asymmetric_indices, fit_ranges, symmetric_indices
+from rdlib.quantizers.scalar.kernels import (
+    asymmetric_indices,
+    asymmetric_weights,
+    fit_ranges,
+    symmetric_indices,
+)
 from rdlib.quantizers.scalar.level_table import Index, LevelTable, code_of, has_level_table
 from rdlib.weights import as_float32
 
@@ -131,9 +136,11 @@ class UniformAsymmetric(_Uniform):
         return {"scale": scale, "zero": zero}, index
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        steps = code["index"].astype(np.float32) - self.granularity.expand(code["zero"], code.shape)
-        last = np.float32(max(code.streams["index"].format.size - 1, 1))
-        return self.granularity.expand(code["scale"], code.shape) * (steps / last)
+        scales, zeros = (self.granularity.of_rows(code[name], code.shape) for name in ("scale", "zero"))
+        width, last = self._width(index := code["index"]), max(code.streams["index"].format.size - 1, 1)
+        if index.shape != code.shape:
+            raise ValueError(f"Indices of shape {index.shape} are not those of W {code.shape}.")
+        return asymmetric_weights(index, scales, zeros, width, np.float32(last))
 
 
 def _of_rows(stream: Stream, values: np.ndarray) -> np.ndarray:

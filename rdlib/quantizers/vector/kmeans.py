@@ -1,10 +1,12 @@
-"""k-means on ever larger samples of the vectors, by faiss."""
+"""k-means on ever larger samples of the vectors, by faiss, and in the plane by a search of our own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import faiss
 import numpy as np
+
+from rdlib.quantizers.vector.plane import lloyd_in_plane, nearest_in_plane
 
 WORK = 8_000_000_000  # distances that a stage may compute
 ENOUGH = 10  # iterations, below which a larger sample does not pay
@@ -36,6 +38,9 @@ def centroids(vectors: np.ndarray, entries: int) -> np.ndarray:
             different = np.unique(sample, axis=0) if len(sample) <= 4 * entries else _some_of(sample, entries)
             if len(different) <= entries:
                 return different
+        elif vectors.shape[1] == 2:
+            found = lloyd_in_plane(sample, found, iterations)
+            continue
         kmeans = faiss.Kmeans(
             vectors.shape[1],
             entries,
@@ -80,6 +85,8 @@ def nearest(vectors: np.ndarray, codebook: np.ndarray) -> np.ndarray:
         vectors: float32 (n, d).
         codebook: float32 (k, d).
     """
+    if vectors.shape[1] == 2:
+        return nearest_in_plane(np.ascontiguousarray(vectors), codebook)
     index = faiss.IndexFlatL2(vectors.shape[1])
     index.add(codebook)
     if not len(vectors):
