@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "rdlib"
 BELOW: dict[str, set[str]] = {
     "extras": set(),
     "files": set(),
+    "tasks": {"extras", "files"},
+    "pages": {"extras"},
     "weights": set(),
     "histogram": {"weights"},
     "grid": {"weights"},
@@ -33,13 +35,17 @@ BELOW: dict[str, set[str]] = {
     },
     "allocation": {"engine", "files", "models", "network", "quantizers"},
     "census": {
-        *("code", "extras", "files", "histogram", "measure", "models", "plot"),
-        *("quantizers", "statistics", "theory", "weights"),
+        *("code", "extras", "files", "histogram", "measure", "models", "pages", "plot"),
+        *("quantizers", "statistics", "tasks", "theory", "weights"),
+    },
+    "audit": {
+        *("census", "checkpoints", "engine", "extras", "files", "grid", "measure", "models"),
+        *("network", "pages", "plot", "tasks", "theory", "weights"),
     },
     "explorer": {"code", "extras", "histogram", "measure", "models", "plot", "quantizers", "theory"},
-    "runs": {"files", "models"},
-    "__main__": {"allocation", "census", "extras", "models", "runs"},
-    "tools": {"files"},
+    "runs": {"files", "models", "pages"},
+    "__main__": {"allocation", "audit", "census", "extras", "models", "runs", "tasks"},
+    "tools": {"files", "quantizers"},
 }
 
 
