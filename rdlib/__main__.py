@@ -70,7 +70,7 @@ def report(given: argparse.Namespace) -> None:
 def census(given: argparse.Namespace) -> None:
     """Measure every tensor of a checkpoint; a census that was stopped goes on from there."""
     from rdlib.census import census
-    from rdlib.tasks import backend
+    from rdlib.census.tasks import backend
 
     with backend(given.cluster):
         file = census(given.model, given.out, not given.scalar, given.blahut, given.sample, given.jobs)
@@ -80,7 +80,7 @@ def census(given: argparse.Namespace) -> None:
 def audit(given: argparse.Namespace) -> None:
     """Compare quantized files with their original: bits by field, distortion, distance to R(D), tensor by tensor."""
     from rdlib.audit import audit
-    from rdlib.tasks import backend
+    from rdlib.census.tasks import backend
 
     judge = None
     if given.run:

@@ -29,8 +29,8 @@ EXTRA_OF = {
     **dict.fromkeys(("plot.py", "explorer", "runs", "__main__.py"), "notebooks"),
     "census": "census",
     "audit/judged.py": "models",
-    **dict.fromkeys(("audit", "pages.py"), "census"),
-    "tasks.py": "cluster",
+    **dict.fromkeys(("audit", "runs/templating.py"), "census"),
+    "census/tasks.py": "cluster",
     "models/hub.py": "models",
     **dict.fromkeys(("checkpoints/llama_cpp.py", "models/gguf/grids.py"), "gguf"),
     **dict.fromkeys(("models/gguf/model.py", "models/gguf/tokenizer.py"), "models"),
@@ -43,7 +43,8 @@ MODULES = packages_distributions()
 def pins(lines: list[str]) -> dict[str, Version]:
     """The packages and versions of lines ``name==version``; comments and pip's options are passed over."""
     lines = [line.partition("#")[0].strip() for line in lines]
-    pairs = [line.split("==") for line in lines if line and not line.startswith("-")]
+    lines = [re.sub(r"\[.*?\]", "", line) for line in lines if line and not line.startswith("-")]
+    pairs = [line.split("==") for line in lines]
     assert all(len(pair) == 2 for pair in pairs), pairs
     assert len({canonicalize_name(name) for name, _ in pairs}) == len(pairs), "a package is pinned twice"
     return {canonicalize_name(name): Version(version) for name, version in pairs}

@@ -16,8 +16,8 @@ from rdlib.audit.tables import (
     predictions_table,
     types_table,
 )
-from rdlib.pages import records, templates
 from rdlib.plot import png, svg, use_style
+from rdlib.runs.templating import records, templates
 
 TEMPLATES = templates(Path(__file__).parent)
 SHOWN = 100  # rows of tensors before a script shows more

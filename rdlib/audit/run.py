@@ -9,11 +9,11 @@ from rdlib.audit.page import render
 from rdlib.audit.pair import Pair, opened
 from rdlib.audit.rows import tensor_row
 from rdlib.audit.summary import file_row, table, with_judgements
+from rdlib.census.tasks import Task, all_rows, stamp
 from rdlib.checkpoints import open_quantized
 from rdlib.files import write_whole
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
 from rdlib.models.names import HEAD
-from rdlib.tasks import Task, all_rows, stamp
 
 if TYPE_CHECKING:
     from rdlib.audit.judged import Judge

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from rdlib.measure import rate_at
 from rdlib.models.names import GROUPS
-from rdlib.pages import templates
 from rdlib.plot import GROUP_COLOURS, heat_map, method_style, png, use_style
+from rdlib.runs.templating import templates
 
 METHOD, BITS, TARGET = "Lloyd–Max tensor", 4, 20.0  # dB
 TEMPLATES = templates(Path(__file__).parent)

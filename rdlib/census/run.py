@@ -9,11 +9,11 @@ import pandas as pd
 
 from rdlib.census.page import html
 from rdlib.census.rows import SCHEMA, tensor_rows
+from rdlib.census.tasks import Task, all_rows, stamp
 from rdlib.census.tensors import stored_tensors
 from rdlib.files import write_whole
 from rdlib.models.checkpoint import open_checkpoint
 from rdlib.models.weight import Weight
-from rdlib.tasks import Task, all_rows, stamp
 
 CODED = 1 << 23  # the indices of so many weights in all are coded for real
 LAYOUT = 3  # raised when the rows of a tensor change, so that parts of earlier versions are not taken for new

@@ -15,8 +15,8 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy.special import ndtr
 
 from rdlib.files import write_whole
-from rdlib.pages import records
 from rdlib.runs.report import TEMPLATES, Chapter, chapter
+from rdlib.runs.templating import records
 
 EXACT = 1e-6  # what is computed twice from the same inputs agrees to this share of its size
 ERRORS = 2.0  # standard errors of a difference

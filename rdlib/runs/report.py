@@ -15,10 +15,10 @@ from markupsafe import Markup
 from nbformat import NotebookNode
 
 from rdlib.files import write_whole
-from rdlib.pages import records, templates
 from rdlib.runs import notebook as notebooks
 from rdlib.runs import page
 from rdlib.runs.parameters import declared
+from rdlib.runs.templating import records, templates
 
 ANSWER = "answer"  # the tag of the cell that displays the answer, computed from the run, as Markdown
 NOTE = "note"  # the tag of cells whose printed text is shown beside the answer

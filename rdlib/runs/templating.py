@@ -7,10 +7,10 @@ import pandas as pd
 
 from rdlib.extras import extra
 
-with extra("census", "rdlib.pages"):
+with extra("census", "rdlib.runs.templating"):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-SHARED = Path(__file__).parent / "runs" / "templates"
+SHARED = Path(__file__).parent / "templates"
 DIGITS = 5  # of numbers in a page's table
 
 

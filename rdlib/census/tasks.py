@@ -11,7 +11,7 @@ from pathlib import Path
 from rdlib.extras import extra
 from rdlib.files import sha256, write_whole
 
-with extra("census", "rdlib.tasks"):
+with extra("census", "rdlib.census.tasks"):
     import joblib
     from tqdm import tqdm
 
