@@ -9,9 +9,19 @@ from rdlib.models.names import GROUPS
 KINDS = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "list": list}
 LINEAR = tuple(group for group in GROUPS if group not in ("embed", "lm_head"))
 NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)  # of which YAML reads some as text
-COUNTS = ("window", "windows", "known_windows", "probes", "layer_scopes", "stride", "samples", "states")
+COUNTS = (
+    "window",
+    "windows",
+    "known_windows",
+    "tokens",
+    "probes",
+    "layer_scopes",
+    "stride",
+    "samples",
+    "states",
+)
 RANGES = {
-    **dict.fromkeys(("bits", "grid_bits", "trellis_bits", "alone", "budgets"), (1, 8)),
+    **dict.fromkeys(("bits", "grid_bits", "trellis_bits", "alone", "budgets", "options"), (1, 8)),
     **dict.fromkeys(("layer", "seed"), (0, math.inf)),
     **dict.fromkeys(COUNTS, (1, math.inf)),
     "bos": (-1, math.inf),
