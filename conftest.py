@@ -23,6 +23,7 @@ ALLOWED_SKIPS: dict[str, str] = {
 
 # Files that take longest. They begin first, so that all processes end at about the same time.
 LONGEST = (
+    "08_whole_model.ipynb",
     "05_functional.ipynb",
     "03_vector_rd.ipynb",
     "07_allocation.ipynb",

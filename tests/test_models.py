@@ -336,8 +336,8 @@ def test_a_config_that_is_none_is_named(tmp_path, config):
 
 def test_a_tensor_that_is_not_there_is_named(tmp_path):
     checkpoint = open_checkpoint(save(tmp_path / "m", llama()))
-    with pytest.raises(ValueError, match="m has no tensor 'lm_head.weight'"):
-        checkpoint.tensor("lm_head.weight")
+    with pytest.raises(ValueError, match="m has no tensor 'model.layers.9.mlp.up_proj.weight'"):
+        checkpoint.tensor("model.layers.9.mlp.up_proj.weight")
 
 
 @pytest.mark.parametrize(
