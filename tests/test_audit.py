@@ -351,6 +351,17 @@ def test_a_file_is_judged_by_what_it_does_to_the_model(ran):
     )
 
 
+def test_h_of_too_few_tokens_gives_no_limit(tmp_path):
+    tensors = llama_tensors()
+    original = write_llama(tmp_path / "original.gguf", tensors, "F32", tokenizer_metadata())
+    file = write_llama(tmp_path / "q.gguf", tensors, "Q4_0")
+    judge = Judge(256, "evaluation", "calibration")
+    files, rows = table(audit(original, [file], tmp_path / "out", 1, judge))
+    down = rows[rows.group == "down"]  # of 512 inputs
+    assert down.held_out_limit.isna().all() and down.output_limit.notna().all()
+    assert "fewer than the 512 inputs" in files.protocol["q"] and files.output_gap.notna().all()
+
+
 def test_a_file_that_cannot_be_read_whole_is_not_run(ran):
     files, _ = table(ran)
     assert (

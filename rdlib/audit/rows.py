@@ -18,7 +18,7 @@ OUTPUT: dict[str, str] = {
     "output_db": "output over its error, by H of the calibration text, dB",
     "output_limit": "the least rate for that error, bits per weight",
     "held_out_db": "output over its error, by H of the text that the file is judged by, dB",
-    "held_out_limit": "the least rate for that error, bits per weight",
+    "held_out_limit": "the least rate for that error, bits per weight; missing where inputs are more than tokens",
     "output_gap": "rate − held_out_limit",
     "kl": "KL(P‖Q) of the original's predictions P and the file's Q, nats; of a tensor an estimate, see below",
     "kl_error": "standard error of kl, windows as clusters",

@@ -91,7 +91,10 @@ def predictions_table(files: pd.DataFrame) -> Table:
         numbers += [f"{row.kl_paired:.4g} ± {row.kl_paired_error:.1g}" if row.kl_paired else "0"]
         numbers += [f"{x:.3g}" for x in (row.kl_median, row.kl_p99, row.kl_p999)]
         numbers += [f"{100 * row.agreement:.2f} ± {100 * row.agreement_error:.1g} %", f"{row.perplexity:.3f}"]
-        numbers += [f"{row.reference_perplexity:.3f}", f"{100 * ratio:.2f} ± {100 * error:.1g} %"]
+        numbers += [
+            f"{row.reference_perplexity:.3f}",
+            f"{100 * ratio:.2f} ± {100 * error:.1g} %".replace("-", "−"),
+        ]
         rows.append([row.file, *numbers, _number(row.held_out_limit, 3), _number(row.output_gap, 3)])
     return columns, rows
 
