@@ -23,6 +23,7 @@ from numba import njit, prange
 
 from rdlib.code.code import Code
 from rdlib.code.decoder import Decoder
+from rdlib.quantizers.transform.hadamard import butterflies
 from rdlib.quantizers.trellis.computed import REGISTER, computed_code
 
 BLOCK, TILE, RING = 128, 16, 256
@@ -103,9 +104,9 @@ def _decoded(
             for j in range(0, BLOCK, TILE):
                 _place(index[(column + i) // TILE, (row + j) // TILE], bits, table, places, tile)
                 block[i : i + TILE, j : j + TILE] = tile.reshape(TILE, TILE)
-        _hadamard(block)
+        butterflies(block.reshape(-1), BLOCK)
         block = block.T.copy()
-        _hadamard(block)
+        butterflies(block.reshape(-1), BLOCK)
         for i in range(BLOCK):
             out, values, factor = W[row + i, column : column + BLOCK], block[i], svh[row + i]
             for j in range(BLOCK):
@@ -122,17 +123,3 @@ def _place(ring: np.ndarray, bits: int, table: np.ndarray, places: np.ndarray, t
     for t in range(RING):
         state = np.uint32(state << width | ring[t]) & mask
         tile[places[t]] = table[state]
-
-
-@njit(cache=True)
-def _hadamard(block: np.ndarray) -> None:
-    """√128·H₁₂₈ times a block, in place: sums and differences of one, two, four, … rows and those after them."""
-    numbers, run = block.reshape(-1), BLOCK
-    while run < numbers.size:
-        for i in range(0, numbers.size, 2 * run):
-            upper, lower = numbers[i : i + run], numbers[i + run : i + 2 * run]
-            for k in range(run):
-                a, b = upper[k], lower[k]
-                upper[k] = a + b
-                lower[k] = a - b
-        run *= 2

@@ -8,6 +8,7 @@ from numba import njit, prange
 from scipy.fft import dct, idct
 
 from rdlib.code.code import Code, Stream
+from rdlib.quantizers.transform.hadamard import butterflies
 from rdlib.quantizers.wrappers import Wrapper
 from rdlib.weights import as_float32, remembered, with_room
 
@@ -110,13 +111,7 @@ def _hadamard(x: np.ndarray) -> np.ndarray:
         i, first = p // parts, p % parts * LANES
         lanes = min(LANES, rest - first)
         flat = blocks[i, :, first : first + lanes].copy().ravel()  # small enough for the cache
-        half = lanes
-        while half < len(flat):
-            for start in range(0, len(flat), 2 * half):
-                for j in range(start, start + half):
-                    one, other = flat[j], flat[j + half]
-                    flat[j], flat[j + half] = one + other, one - other
-            half *= 2
+        butterflies(flat, lanes)
         turned[i, :, first : first + lanes] = (flat / root).reshape(size, lanes)
     return turned.reshape(x.shape)
 
