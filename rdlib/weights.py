@@ -44,6 +44,15 @@ def as_float32(W: np.ndarray) -> np.ndarray:
     return values
 
 
+def mean_square(W: np.ndarray) -> float:
+    """P = mean w², the power of a weight matrix (out, in), in float64.
+
+    Raises:
+        ValueError: as :func:`as_float32`.
+    """
+    return float(np.mean(as_float32(W).astype(np.float64) ** 2))
+
+
 def as_moment(H: np.ndarray, columns: int) -> np.ndarray:
     """H = E[x xᵀ] as float64 (in, in).
 

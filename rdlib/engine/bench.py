@@ -7,23 +7,26 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from rdlib.engine.found import Walk
-from rdlib.engine.moments import Moments
+from rdlib.engine.moments import Moments, eigenvalues
 from rdlib.engine.variant import Change, Source, Variant
 from rdlib.functional.proxies import error_sizes
 from rdlib.measure import distances, output_error, sqnr_db
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import layer_and_group
 from rdlib.quantizers.feedback.feedback import feedback_gain
-from rdlib.theory import output_rate, spectrum
-from rdlib.weights import as_float32, remembered
+from rdlib.theory import output_rate
+from rdlib.weights import as_float32, mean_square, remembered
 
 DAMPING = 1e-4  # of H, for what feedback is worth: that of WaterSIC
-KNOWN, JUDGED = (
-    "calibration",
-    "evaluation",
-)  # the texts: H is taken on the one, variants are judged by the other
+KNOWN, JUDGED = "calibration", "evaluation"  # H is taken on the one text, variants are judged by the other
 
+Step = Callable[..., AbstractContextManager]  # of a kind, such as ("run", a text)
 Made = tuple[np.ndarray, dict[str, float]]  # Ŵ and its row
+
+
+def untimed(*kind: object) -> AbstractContextManager:
+    """A step of which nobody takes the time."""
+    return nullcontext()
 
 
 class Bench:
@@ -40,9 +43,7 @@ class Bench:
         self._awaited: Counter[Change] = Counter()
         self._made: dict[Change, Made] = {}
         self._moments: Mapping[str, Moments] = {}
-        self.step: Callable[..., AbstractContextManager] = lambda *kind: (
-            nullcontext()
-        )  # is put around each step
+        self.step: Step = untimed  # is put around each step
 
     def prepare(
         self, tasks: Iterable[frozenset[Change]], moments: Mapping[str, Moments] | None = None
@@ -123,11 +124,11 @@ class Bench:
     def _judged(self, name: str, W: np.ndarray, mse: float, H: np.ndarray, text: str) -> dict[str, float]:
         """The error of an output by the H of one text, in dB below the output, and the least rate for it.
 
-        The output itself and the spectrum are the same for all sources: they are computed once.
+        The output itself, the power of W and the spectrum are the same for all sources: they are computed once.
         """
         signal = remembered(H, ("signal", name), lambda: np.array(output_error(as_float32(W), H)))
         limit = float("nan")
         if self.limits:
-            eigenvalues = remembered(H, "spectrum", lambda: spectrum(H))
-            limit = float(output_rate(eigenvalues, mse, np.mean(as_float32(W).astype(np.float64) ** 2)))
+            power = remembered(H, ("power", name), lambda: np.array(mean_square(W)))
+            limit = float(output_rate(eigenvalues(H), mse, power))
         return {f"{text}_mse": mse, f"{text}_db": sqnr_db(mse, float(signal)), f"{text}_limit": limit}

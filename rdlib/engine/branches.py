@@ -1,13 +1,12 @@
 """The variants of a model on their texts: which are still one, and what enters the next layer in each."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from rdlib.engine.bench import JUDGED, KNOWN, Bench
+from rdlib.engine.bench import JUDGED, KNOWN, Bench, Step, untimed
 from rdlib.engine.layers import NORM, Layer, Layers, Output
 from rdlib.engine.room import Room
 from rdlib.engine.text import Text
@@ -64,9 +63,7 @@ class Branches:
         self.unchanged = list(variants)  # which are the model until now
         self.model = {name: Text.embedded(network, text, room) for name, text in windows.items()}
         self.others: list[Branch] = []
-        self.step: Callable[..., AbstractContextManager] = lambda *kind: (
-            nullcontext()
-        )  # is put around each step
+        self.step: Step = untimed  # is put around each step
 
     def runs_on(self, variants: Sequence[Variant]) -> list[str]:
         """The texts that some variants, which are one, run on."""

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from rdlib.engine.layers import STAGES, Layer, Layers
-from rdlib.engine.moments import Moments
+from rdlib.engine.moments import Moments, eigenvalues
 from rdlib.engine.room import IN_MEMORY, Room
-from rdlib.engine.text import squares
+from rdlib.engine.text import Text, squares
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.network.windows import Windows
 from rdlib.theory import spectrum
-from rdlib.weights import as_float32, remembered
+from rdlib.weights import mean_square
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Curvature:
     @property
     def inputs(self) -> np.ndarray:
         """λ, the eigenvalues of H, (in,); computed once for all matrices of one input."""
-        return remembered(self.H, "spectrum", lambda: spectrum(self.H))
+        return eigenvalues(self.H)
 
     @property
     def outputs(self) -> np.ndarray:
@@ -58,7 +58,7 @@ class Curvature:
 
     def alpha(self, W: np.ndarray) -> float:
         """α = ½ · mean w² · trace: KL for white noise of the power of W, (out, in), if it went on quadratically."""
-        return float(np.mean(as_float32(W).astype(np.float64) ** 2) * self.trace / 2)
+        return mean_square(W) * self.trace / 2
 
 
 def curvature(
@@ -83,17 +83,18 @@ def curvature(
         ValueError: the model cannot be run.
     """
     network = Layers(checkpoint, device)
-    shape = (len(network) + 1, len(windows), windows.length, network.config.hidden_size)
-    hidden = Room(in_memory)(shape)
-    network.embed(windows, hidden[0])
+    texts = [Text.embedded(network, windows, Room(in_memory))]
     for number in range(len(network)):
+        hidden = texts[-1].hidden
         with network.layer(number) as layer:
-            for batch in windows.batches:
-                hidden[number + 1][batch] = layer.run(hidden[number][batch])
-    _backward_of_head(network, windows, hidden[-1], seed)
+            texts.append(texts[-1].passed(lambda batch, layer=layer, x=hidden: layer.run(x[batch])))
+    gradient = texts.pop().hidden
+    _backward_of_head(network, windows, gradient, seed)
     for number in reversed(range(len(network))):
         with network.layer(number) as layer:
-            yield _backward_of_layer(layer, windows, hidden[number], hidden[number + 1])
+            x = texts.pop().hidden
+            yield _backward_of_layer(layer, windows, x, gradient)
+            gradient = x
 
 
 def _backward_of_head(network: Layers, windows: Windows, hidden: torch.Tensor, seed: int) -> None:
@@ -112,18 +113,18 @@ def _backward_of_layer(
     layer: Layer, windows: Windows, x: torch.Tensor, gradient: torch.Tensor
 ) -> dict[str, Curvature]:
     """The curvature of the matrices of a layer; x, what enters it, is replaced by the gradient with respect to it."""
-    linear = [key for key, module in layer.module.named_modules() if isinstance(module, nn.Linear)]
-    sums = {key: _Sums(wanted=key in STAGES) for key in linear}
-    for batch in windows.batches:
-        with ExitStack() as stack, torch.enable_grad():
-            for key, total in sums.items():
-                module = layer.module.get_submodule(key)
+    sums: dict[str, _Sums] = {}
+    with ExitStack() as stack, torch.enable_grad():
+        for key, module in layer.module.named_modules():
+            if isinstance(module, nn.Linear):
+                sums[key] = total = _Sums(wanted=key in STAGES)
                 stack.callback(module.register_forward_pre_hook(total.enter).remove)
                 stack.callback(module.register_full_backward_hook(total.leave).remove)
+        for batch in windows.batches:
             inputs = x[batch].to(layer.network.device).requires_grad_()
             outputs = layer.forward(inputs)
             x[batch] = torch.autograd.grad(outputs, inputs, gradient[batch].to(outputs.device))[0]
-    tokens, predictions = len(windows) * windows.length, windows.targets.size
+    tokens, predictions = windows.tokens, windows.targets.size
     H = Moments({layer.prefix + key: sums[key].H / tokens for key in STAGES}, tokens)
     found = {}
     for key, total in sums.items():

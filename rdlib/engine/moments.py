@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rdlib.models.weight import Weight
-from rdlib.theory.output import sample_size_bias
+from rdlib.theory.output import sample_size_bias, spectrum
+from rdlib.weights import remembered
 
 SAME = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  # reads the same input as
 
@@ -43,6 +44,11 @@ class Moments:
 
     def __contains__(self, name: str) -> bool:
         return _inputs_of(name) in self.inputs
+
+
+def eigenvalues(H: np.ndarray) -> np.ndarray:
+    """λ, the spectrum of H, (in,), ascending; computed once for all matrices that read the same input."""
+    return remembered(H, "spectrum", lambda: spectrum(H))
 
 
 def bias_of_limits(inputs: int, tokens: int) -> str:

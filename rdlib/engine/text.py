@@ -94,7 +94,7 @@ class Text:
         return self._moments({"lm_head": S})
 
     def _moments(self, sums: dict[str, np.ndarray]) -> Moments:
-        tokens = len(self.windows) * self.windows.length
+        tokens = self.windows.tokens
         for S in sums.values():  # in place: at 8 billion weights one of these takes 1.6 GB
             S += S.T
             S /= 2 * tokens
@@ -128,7 +128,7 @@ def second_moments(
             inputs |= moments.inputs if number in wanted else {}
     if layers is None:
         inputs |= text.output(network.output()).inputs
-    return Moments(inputs, len(windows) * windows.length)
+    return Moments(inputs, windows.tokens)
 
 
 def squares(x: torch.Tensor) -> np.ndarray:

@@ -39,6 +39,11 @@ class Windows:
         return self.ids.shape[1] - 1
 
     @property
+    def tokens(self) -> int:
+        """Inputs of all windows."""
+        return len(self) * self.length
+
+    @property
     def targets(self) -> np.ndarray:
         """(windows, stride): the tokens whose prediction counts."""
         return self.ids[:, -self.stride :]
