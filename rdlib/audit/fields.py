@@ -41,8 +41,8 @@ def on_disk(stored: Mapping[str, int], needed: Mapping[str, int]) -> dict[str, i
     found = dict.fromkeys(FIELDS, 0)
     for stream, bits in stored.items():
         inside = needed if stream == BLOCKS else {stream: bits}
-        for name, part in inside.items():
-            found[field_of(name)] += part
+        for field, part in gathered(inside).items():
+            found[field] += part
         found["codes"] += bits - sum(inside.values())  # the rest of a last byte
     return found
 

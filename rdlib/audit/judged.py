@@ -98,23 +98,17 @@ def judged_rows(label: str, where: tuple[Path, Path, str], names: list[str], jud
     whole = {key: value for key, value in found.outputs["all"].row.items() if key in OUTPUT}
     whole |= {"name": "", "group": "all", "kl_floor": found.outputs["floor"].kl.mean}
     whole["kl_windows"] = found.outputs["all"].kl.values.mean(axis=1).tolist()
-    tokens = {
-        "held_out_limit": len(text) * text.length,
-        "output_limit": len(calibration) * calibration.length,
-    }
     widest = max(w.shape[1] for w in pair.original.weights if w.layer >= 0)
     whole["protocol"] = " ".join(
-        f"{what} {Path(name).name}: {windows.protocol}; {bias_of_limits(widest, count)}."
-        for what, name, windows, count in zip(
-            ("KL and held-out H on", "H on"),
-            (judge.text, judge.calibration),
-            (text, calibration),
-            tokens.values(),
-            strict=True,
+        f"{what} {Path(name).name}: {windows.protocol}; {bias_of_limits(widest, windows.tokens)}."
+        for what, name, windows in (
+            ("KL and held-out H on", judge.text, text),
+            ("H on", judge.calibration, calibration),
         )
     )
     by_group = [{"name": "", "group": group, "kl": value} for group, value in kl.items()]
     rows = [row for group, some in groups.items() for row in _tensors(found.rows["all"], some, kl[group])]
+    tokens = {"held_out_limit": text.tokens, "output_limit": calibration.tokens}
     for row in rows:  # H of fewer tokens than inputs is singular
         inputs = pair.original.tensors[row["name"]].shape[1]
         row |= {limit: float("nan") for limit, count in tokens.items() if count < inputs}

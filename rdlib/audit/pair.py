@@ -29,16 +29,12 @@ class Pair:
         """All that the file holds: weights that are codes, and tensors that are not."""
         return [*self.quantized.layers, *self.quantized.unquantized]
 
-    @cached_property
-    def files(self) -> list[Path]:
-        """That hold its tensors."""
-        return sorted({w.file for w in self.quantized.checkpoint.container.tensors.values()})
-
     @property
     def metadata_bits(self) -> int:
         """All bits of the files that belong to no tensor."""
-        tensors = self.quantized.checkpoint.container.tensors.values()
-        return 8 * (sum(file.stat().st_size for file in self.files) - sum(w.nbytes for w in tensors))
+        container = self.quantized.checkpoint.container
+        stored = sum(weight.nbytes for weight in container.tensors.values())
+        return 8 * (sum(file.stat().st_size for file in container.holders) - stored)
 
     def refuse_other_model(self) -> None:
         """Raise a ValueError that names the tensor by which the file cannot have been made of the original."""

@@ -10,7 +10,6 @@ from rdlib.checkpoints.lossless import coded_bits
 from rdlib.checkpoints.reader import EncodedLayer
 from rdlib.grid import find_grid
 from rdlib.measure import distances
-from rdlib.models.weight import Weight
 from rdlib.theory import rate_lower_at
 from rdlib.weights import refuse_non_finite
 
@@ -83,8 +82,10 @@ def tensor_row(pair: Pair, name: str) -> dict:
         layer = pair.layer(name)
         row |= _spent(pair, name, layer)
         if original is not None and name not in pair.quantized.scaled_norms:
-            row |= _compared(name, original, layer.weight)
-            row |= _limits(original, row["mse"], row["bits"]) if pair.coded(name) else {}
+            narrow = original.matrix()
+            W = widened(narrow)
+            row |= _compared(name, W, layer.weight)
+            row |= _limits(narrow, W, row["mse"], row["bits"]) if pair.coded(name) else {}
     except ValueError as error:
         unread = {} if "needed" in row else {"codes" if pair.coded(name) else "unquantized": row["bits"]}
         row |= {"error": str(error)} | unread
@@ -104,13 +105,12 @@ def _spent(pair: Pair, name: str, layer: EncodedLayer) -> dict:
     return row | on_disk(stored, layer.bits) | {"type": layer.decoder.method.removeprefix("GGUF ")}
 
 
-def _compared(name: str, original: Weight, W_hat: np.ndarray) -> dict:
-    """How far a tensor is from the original.
+def _compared(name: str, W: np.ndarray, W_hat: np.ndarray) -> dict:
+    """How far a tensor is from the original W.
 
     Raises:
         ValueError: it is not finite, or another tensor.
     """
-    W = widened(original.matrix())
     if W.shape != W_hat.shape:
         raise ValueError(f"{name} is {W_hat.shape}, and that of the original {W.shape}.")
     refuse_non_finite(W_hat, name)
@@ -126,9 +126,15 @@ def _compared(name: str, original: Weight, W_hat: np.ndarray) -> dict:
     return {"mse": D, "power": power, "sqnr_db": found["sqnr_db"], "correlation": alike}
 
 
-def _limits(original: Weight, D: float, bits: int) -> dict:
-    """What so much distortion takes, and how many bits are spent beyond that."""
-    W = original.matrix()
-    histogram, grid = histogram_of(W), find_grid(widened(W))
+def _limits(narrow: np.ndarray, W: np.ndarray, D: float, bits: int) -> dict:
+    """What so much distortion takes, and how many bits are spent beyond that.
+
+    Args:
+        narrow: W in the type in which it is stored: few values, of which the histogram is made.
+        W: in float32.
+        D: mean squared error.
+        bits: of the tensor.
+    """
+    histogram, grid = histogram_of(narrow), find_grid(W)
     limit = rate_lower_at(histogram.values, histogram.counts, max(D, LEAST * histogram.variance))
     return {"limit": limit, "gap": bits / W.size - limit, "grid": grid and grid.rate}

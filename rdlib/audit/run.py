@@ -143,8 +143,14 @@ def _tasks(label: str, pair: Pair) -> list[Task]:
 def _depends(label: str, pair: Pair) -> list[object]:
     """What rows of a file depend on: all files of both models by their size and time, and its settings."""
     models = (pair.original, pair.quantized.checkpoint)
-    holders = sorted({w.file for model in models for w in model.container.tensors.values()})
-    return [LAYOUT, label, [stamp(file) for file in holders], pair.quantized.method, pair.quantized.bits]
+    holders = {file for model in models for file in model.container.holders}
+    return [
+        LAYOUT,
+        label,
+        [stamp(file) for file in sorted(holders)],
+        pair.quantized.method,
+        pair.quantized.bits,
+    ]
 
 
 def _where(label: str, pair: Pair) -> tuple[Path, Path, str]:

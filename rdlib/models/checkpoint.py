@@ -230,7 +230,7 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """Hash of all files that hold tensors, in the order of their names."""
-        return content_hash(*sorted({w.file for w in self.container.tensors.values()}))
+        return content_hash(*self.container.holders)
 
     def _known(self, name: str | Weight) -> Weight:
         name = name.name if isinstance(name, Weight) else name

@@ -42,6 +42,11 @@ class Container(ABC):
         """Every tensor by its name; nothing is read but headers."""
 
     @property
+    def holders(self) -> list[Path]:
+        """The files that hold tensors, in the order of their names."""
+        return sorted({weight.file for weight in self.tensors.values()})
+
+    @property
     @abstractmethod
     def config(self) -> dict:
         """config.json, and nothing else: nulls are taken out by the caller.
