@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from gguf_files import llama_tensors, tokenizer_metadata, write_llama
+from interrupted import interrupt
 from pages import loads
 from safetensors.numpy import load_file, save_file
 from sources import heavy, one_thread  # noqa: F401
@@ -256,50 +254,11 @@ def test_a_file_that_cannot_be_read_has_a_sentence_and_the_rest_goes_on(tmp_path
 # Killed
 
 
-TWO_THEN_WAIT = """
-import signal, threading
-from rdlib.__main__ import main
-from rdlib.audit import run
-from rdlib.audit.rows import tensor_row
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-begun = []
-
-def two_then_wait(*arguments):
-    begun.append(0)
-    if len(begun) == 3:
-        print("waiting", flush=True)
-        threading.Event().wait()
-    return tensor_row(*arguments)
-
-run.tensor_row = two_then_wait
-main()
-"""
-
-
 def test_an_interrupted_audit_goes_on_and_ends_with_the_same_bytes(tmp_path):
     names, out = OF_MULTI_HEAD[:1], tmp_path / "out"
     whole = audit(MULTI_HEAD, names, tmp_path / "whole", jobs=1).read_bytes()
-    command = [
-        sys.executable,
-        "-c",
-        TWO_THEN_WAIT,
-        "audit",
-        str(MULTI_HEAD),
-        *names,
-        "--out",
-        str(out),
-        "--jobs",
-        "1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "waiting\n", process.stderr.read()
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=600)
-    assert process.returncode == 1 and "the next run goes on from there" in stderr
-    times = {part: part.stat().st_mtime_ns for part in (out / "parts").iterdir()}
-    assert len(times) == 2
+    command = ["audit", MULTI_HEAD, *names, "--out", out, "--jobs", 1]
+    times = interrupt("rdlib.audit.run", "tensor_row", *command, parts=out / "parts")
     assert audit(MULTI_HEAD, names, out, jobs=1).read_bytes() == whole
     assert all(part.stat().st_mtime_ns == t for part, t in times.items())
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from distributed import LocalCluster
+from interrupted import interrupt
 from random_checkpoint import write_checkpoint
 from safetensors.numpy import save_file
 from sources import gaussian, heavy, one_thread  # noqa: F401
@@ -185,40 +186,11 @@ def test_full_disk_leaves_whole_parts(tmp_path, monkeypatch):
     assert len(parts) == 3 and all(json.loads(part.read_bytes()) for part in parts)
 
 
-TWO_THEN_WAIT = """
-import signal, threading
-from rdlib.__main__ import main
-from rdlib.census import run
-from rdlib.census.rows import tensor_rows
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
-
-begun = []
-
-def two_then_wait(*arguments):
-    begun.append(0)
-    if len(begun) == 3:
-        print("waiting", flush=True)
-        threading.Event().wait()  # for the signal
-    return tensor_rows(*arguments)
-
-run.tensor_rows = two_then_wait
-main()
-"""
-
-
 def test_interrupted_census_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    """The interrupt comes in the third tensor, however fast the machine is."""
     folder, out = write_checkpoint(tmp_path / "model", **SMALL), tmp_path / "out"
     whole = census(folder, tmp_path / "whole", jobs=1).read_bytes()
-    command = [sys.executable, "-c", TWO_THEN_WAIT, "census", str(folder), str(out), "--jobs", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "waiting\n", process.stderr.read()
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=600)
-    assert process.returncode == 1 and "the next run goes on from there" in stderr
-    times = {part: part.stat().st_mtime_ns for part in (out / "parts").iterdir()}
-    assert len(times) == 2
+    command = ["census", folder, out, "--jobs", 1]
+    times = interrupt("rdlib.census.run", "tensor_rows", *command, parts=out / "parts")
     assert census(folder, out, jobs=1).read_bytes() == whole
     assert all(part.stat().st_mtime_ns == t for part, t in times.items())
 
