@@ -3,27 +3,35 @@
     python tests/benchmark_readers.py [table.json]
 
 What is timed begins with the tensors of the file and ends with Ŵ in float32: for GGUF into a buffer that is used again,
-for the others through the code, whose streams have prices.  gguf is of the usual environment; compressed-tensors is of
-the extra ``producers``, and its column is empty where it is not installed.  Seconds are those of the processor, the
-least of several runs.  Exit 1 where ours is slower than a peer.
+for the others through the code, whose streams have prices.  gguf is of the usual environment; compressed-tensors, mlx
+and gptqmodel (the peer of EXL3) are of the extra ``producers``, and a row has no peer where it is not installed.
+Seconds are those of the processor, the least of several runs, one thread.  Exit 1 where ours is slower than a peer.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import ml_dtypes
-import numpy as np
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[threads] = "1"
 
-from rdlib.checkpoints.narrow_floats import read_nvfp4
-from rdlib.checkpoints.parts import LayerTensors
-from rdlib.checkpoints.readers.gptq import Gptq
-from rdlib.models.gguf.types import named_type
-from rdlib.models.settings import Settings
+import ml_dtypes  # noqa: E402
+import numpy as np  # noqa: E402
+
+from rdlib.checkpoints.narrow_floats import read_nvfp4  # noqa: E402
+from rdlib.checkpoints.parts import LayerTensors  # noqa: E402
+from rdlib.checkpoints.readers.exl3 import Exl3  # noqa: E402
+from rdlib.checkpoints.readers.gptq import Gptq  # noqa: E402
+from rdlib.checkpoints.readers.mlx import Layout, Mlx  # noqa: E402
+from rdlib.models.gguf.types import named_type  # noqa: E402
+from rdlib.models.settings import Settings  # noqa: E402
 
 SIZE, RUNS, WANTED = 2048, 7, 150
+MLX = (("affine", 4, 64), ("affine", 3, 64), ("affine", 8, 64))
+MLX += (("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16))
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q8_0")
 
 
@@ -90,6 +98,61 @@ def of_nvfp4() -> tuple[Callable, Callable | None]:
     )
 
 
+def of_mlx(mode: str, bits: int, size: int) -> tuple[Callable, Callable | None]:
+    """Ours and mlx's, of random fields without NaN."""
+    rng, groups = np.random.default_rng(0), (SIZE, SIZE // size)
+    fields = rng.integers(0, 127 if mode == "mxfp8" else 256, (SIZE, SIZE * bits // 8), np.uint8)
+    tensors = {"weight": fields.view(np.uint32)}
+    if mode == "affine":
+        tensors |= {
+            name: rng.uniform(0.1, 1, groups).astype(ml_dtypes.bfloat16) for name in ("scales", "biases")
+        }
+    else:
+        tensors["scales"] = rng.integers(90, 120, groups, np.uint8)
+    reader = object.__new__(Mlx)
+    reader._own, reader._usual = {}, Layout(mode, bits, size)
+    given = parts(tensors)
+    try:
+        import mlx.core as mx
+    except ImportError:
+        return (lambda: reader.read(given).weight), None
+    narrow = ml_dtypes.bfloat16
+    stored = [
+        mx.array(a.view(np.uint16)).view(mx.bfloat16) if a.dtype == narrow else mx.array(a)
+        for a in tensors.values()
+    ]
+    how = {"group_size": size, "bits": bits, "mode": mode}
+    return (
+        lambda: reader.read(given).weight,
+        lambda: mx.eval(mx.dequantize(*stored, **how).astype(mx.float32)),
+    )
+
+
+def of_exl3(bits: int) -> tuple[Callable, Callable | None]:
+    """Ours and gptqmodel's."""
+    tensors = {
+        "trellis": np.random.default_rng(0).integers(
+            -(1 << 15), 1 << 15, (SIZE // 16, SIZE // 16, 16 * bits), np.int16
+        ),
+        "suh": np.ones(SIZE, np.float16),
+        "svh": np.ones(SIZE, np.float16),
+    }
+    reader = object.__new__(Exl3)
+    reader._sizes, layer = {}, parts(tensors)
+    try:
+        import torch
+        from gptqmodel.nn_modules.exllamav3_torch import ExllamaV3TorchLinear
+    except ImportError:
+        return (lambda: reader.read(layer).weight), None
+    torch.set_num_threads(1)
+    given = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    how = {"in_features": SIZE, "out_features": SIZE, "name": "layer", "tensors": given}
+    return (
+        lambda: reader.read(layer).weight,
+        lambda: ExllamaV3TorchLinear.from_tensors(**how).get_weight_tensor(),
+    )
+
+
 def peer(form: str, tensors: dict[str, np.ndarray], args: dict) -> Callable | None:
     """compressed-tensors' decoder; None where it is not installed."""
     try:
@@ -114,15 +177,18 @@ def peer(form: str, tensors: dict[str, np.ndarray], args: dict) -> Callable | No
 def main() -> None:
     """Print a table; exit 1 where ours is slower than a peer."""
     cases = {name: lambda name=name: of_gguf(name) for name in TYPES}
-    cases |= {f"GPTQ {bits} bits": lambda bits=bits: of_gptq(bits) for bits in (3, 4, 8)} | {
-        "NVFP4": of_nvfp4
+    cases |= {f"GPTQ {bits} bits": lambda bits=bits: of_gptq(bits) for bits in (3, 4, 8)}
+    cases |= {"NVFP4": of_nvfp4}
+    cases |= {
+        f"MLX {mode} {bits}": lambda m=mode, b=bits, s=size: of_mlx(m, b, s) for mode, bits, size in MLX
     }
+    cases |= {f"EXL3 {bits} bits": lambda bits=bits: of_exl3(bits) for bits in (2, 3, 4)}
     rows, slower = [], []
     for name, case in cases.items():
         ours, theirs = (rate(work) if work else None for work in case())
         rows.append({"format": name, "ours": ours, "peer": theirs})
         beside = f"{theirs:8.0f} {ours / theirs:6.1f} times" if theirs else ""
-        print(f"{name:12} {ours:6.0f} {beside}{'' if ours >= WANTED else f'  below {WANTED}'}", flush=True)
+        print(f"{name:14} {ours:6.0f} {beside}{'' if ours >= WANTED else f'  below {WANTED}'}", flush=True)
         slower += [name] if theirs and ours < theirs else []
     if len(sys.argv) > 1:
         with open(sys.argv[1], "w", encoding="utf-8") as file:
