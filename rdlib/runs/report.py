@@ -106,13 +106,13 @@ def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
     executed = nbformat.read(path if path.is_file() else partial, as_version=4)
     figure = key_figure(executed)
     own = {key: parameter.default for key, parameter in declared(path if path.is_file() else partial).items()}
-    texts = sections(executed)
+    texts, found = sections(executed), answer(executed)
     return Chapter(
         name=name,
         title=title(executed) or name,
         question=Markup(page.markdown(texts.get("Question", ""))),
-        answer=Markup(_links(page.markdown(answer(executed) or texts.get("Answer", "")))),
-        computed=bool(answer(executed)),
+        answer=Markup(_links(page.markdown(found or texts.get("Answer", "")))),
+        computed=bool(found),
         notes=notes(executed),
         figure=figure.base64 if figure else "",
         picture=f"{name}-{figure.name}.png" if figure else "",

@@ -21,7 +21,7 @@ COUNTS = (
     "states",
 )
 RANGES = {
-    **dict.fromkeys(("bits", "grid_bits", "trellis_bits", "alone", "budgets", "options"), (1, 8)),
+    **dict.fromkeys(("bits", "grid_bits", "trellis_bits", "budgets", "options"), (1, 8)),
     **dict.fromkeys(("layer", "seed"), (0, math.inf)),
     **dict.fromkeys(COUNTS, (1, math.inf)),
     "bos": (-1, math.inf),
