@@ -1,10 +1,14 @@
 """What every module asks of weights W, two axes, a narrow float type, finite values, and of H = E[x xᵀ]."""
 
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+from scipy.linalg import cholesky
+from scipy.linalg.lapack import dtrtri
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32))
@@ -74,13 +78,21 @@ def as_moment(H: np.ndarray, columns: int) -> np.ndarray:
 
 def _symmetric(H: np.ndarray) -> np.ndarray:
     refuse_non_finite(H, "H")
-    skew = np.abs(H - H.T)
-    if skew.max(initial=0) > 1e-6 * np.abs(H).max(initial=0):
-        i, j = (int(k) for k in np.unravel_index(np.argmax(skew), H.shape))
+    skew = max((float(np.abs(H[a] - H[b].T).max()) for a, b in tiles(len(H))), default=0.0)
+    if skew > 1e-6 * max(H.max(initial=0), -H.min(initial=0)):
+        i, j = (int(k) for k in np.unravel_index(np.argmax(np.abs(H - H.T)), H.shape))
         raise ValueError(
             f"H must be symmetric, but {float(H[i, j]):.6g} at {(i, j)} is not {float(H[j, i]):.6g} at {(j, i)}."
         )
     return H
+
+
+def tiles(n: int, side: int = 512) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """The tiles of the upper half of a square matrix of n rows, and where the mirror of each is; they fit a cache."""
+    starts = range(0, n, side)
+    for i, j in ((i, j) for i in starts for j in starts if i <= j):
+        rows, columns = slice(i, i + side), slice(j, j + side)
+        yield (rows, columns), (columns, rows)
 
 
 def remembered(H: np.ndarray, what: Hashable, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -110,6 +122,30 @@ def remembered(H: np.ndarray, what: Hashable, compute: Callable[[], np.ndarray])
 
 
 _KNOWN: dict[int, dict[Hashable, np.ndarray | None]] = {}  # of arrays that are alive
+
+
+def inverse_factor(A: np.ndarray) -> np.ndarray:
+    """U = R⁻¹ by LAPACK, upper triangular, where R·Rᵀ = A; then UᵀU = A⁻¹.
+
+    Args:
+        A: float64, (n, n), symmetric; it is overwritten.
+
+    Raises:
+        numpy.linalg.LinAlgError: A is not positive definite.
+    """
+    # of the matrix turned upside down, whose lower factor is the upper one of A
+    return dtrtri(cholesky(A[::-1, ::-1], lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1])[0]
+
+
+class Solver(NamedTuple):
+    """How symmetric matrices are factored, and their eigenvalues found; both float64."""
+
+    inverse_factor: Callable[[np.ndarray], np.ndarray] = inverse_factor
+    eigenvalues: Callable[[np.ndarray], np.ndarray] = np.linalg.eigvalsh
+
+
+LAPACK = Solver()
+SOLVER = ContextVar("solver", default=LAPACK)  # the engine sets one of the device that runs the model
 
 
 def with_room(values: np.ndarray) -> np.ndarray:
