@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run site results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
+.PHONY: help run site slides results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -18,6 +18,9 @@ run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODE
 
 site: run ## Make a site of EXPERIMENT, static files in build/demo to copy to any web server
 	@$(BIN)/rdlib site '$(EXPERIMENT)'
+
+slides: run ## Make slides of EXPERIMENT, build/demo/slides.html, from key figures, answers and cells tagged slide
+	@$(BIN)/python -m rdlib.runs.slides 'build/$(EXPERIMENT)'
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))

@@ -36,7 +36,7 @@ EXTRA_OF = {
     **dict.fromkeys(("models/gguf/model.py", "models/gguf/tokenizer.py"), "models"),
 }
 # pyproject.toml says who needs them.
-NOT_IMPORTED = {"accelerate", "ipykernel", "jupyterlab", "pyarrow"}
+NOT_IMPORTED = {"accelerate", "ipykernel", "pyarrow"}
 MODULES = packages_distributions()
 
 
