@@ -103,6 +103,12 @@ def site(given: argparse.Namespace) -> None:
     build = Path("build") / given.experiment
     site.refuse_unfinished(build)
     page.write(build / "explorer.html")
+    try:
+        from rdlib.runs import api
+
+        api.write(build / "api")
+    except MissingExtra as error:
+        print(f"{error}; the site is made without it.", file=sys.stderr)
     path = site.write(Path(), build)
     print(f"Look at {path}; its folder is the site, to copy to any web server.")
 

@@ -29,6 +29,7 @@ EXTRA_OF = {
     **dict.fromkeys(("plot.py", "explorer", "runs", "__main__.py"), "notebooks"),
     "census": "census",
     "audit/judged.py": "models",
+    "runs/api.py": "site",
     **dict.fromkeys(("audit", "runs/templating.py"), "census"),
     "census/tasks.py": "cluster",
     "models/hub.py": "models",
