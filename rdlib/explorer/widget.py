@@ -13,6 +13,7 @@ from rdlib.explorer.picture import Picture, State
 from rdlib.explorer.sources import SOURCES, written
 from rdlib.explorer.subject import RATES, Subject
 from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.hub import find_model
 from rdlib.quantizers import Quantizer
 
 GROUPS = (8, 16, 32, 64, 128, 256)
@@ -72,11 +73,11 @@ class Explorer(widgets.VBox):
         super().__init__([row, self.image, self.streams, self.python])
         self.add_class("rdlib-explorer")
         self._open()
+        self.source.observe(lambda _: self._fit_tail(), "value")  # before it is opened
         for control in (self.source, self.matrix, self.tail):
             control.observe(lambda _: self._after(SOON, self._open), "value")
         for control in (self.family, self.bits, self.group, self.clip):
             control.observe(lambda _: self._after(SOON, self._update), "value")
-        self.source.observe(lambda _: self._fit_tail(), "value")
         self.pin.observe(lambda _: self._pin(), "value")
 
     @property
@@ -111,14 +112,14 @@ class Explorer(widgets.VBox):
             number = self.tail.value if source.symbol else source.numbers[0]
             return Subject(source.label(number), source.weights(number), python=source.python(number))
         weight = self._weights[self.matrix.value]
-        python = f"open_checkpoint({str(self._checkpoint.folder)!r}).tensor({weight.name!r})"
+        folder = self._checkpoint.folder
+        name = "embedded" if folder == find_model("embedded") else str(folder)
+        python = f"open_checkpoint({name!r}).tensor({weight.name!r})"
         H = self._moments[weight.name] if weight.name in self._moments else None
         return Subject(weight.label, self._checkpoint.tensor(weight), H, python)
 
     def _open(self) -> None:
         """Read what was chosen and compute what no other control changes."""
-        if SOURCES.get(self.source.value) and self.tail.value == "–" and not self.tail.disabled:
-            return  # the slider is about to follow
         self.busy.value = "reading …"
         self.subject = self._chosen()
         self.subject.prepare(CHOICES.values())

@@ -17,6 +17,6 @@ def write(folder: Path) -> Path:
     Returns:
         The first page.
     """
-    pdoc.render.configure(docformat="google", footer_text="rdlib", search=True)
+    pdoc.render.configure(docformat="google", footer_text="rdlib", show_source=False)
     pdoc.pdoc("rdlib", *LEFT_OUT, output_directory=folder)
     return folder / "rdlib.html"
