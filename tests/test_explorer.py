@@ -287,6 +287,7 @@ def test_controls_that_a_family_lacks_are_off(explorer):
 def test_what_is_shown_without_a_kernel_is_the_same_every_time(explorer):
     """Only the text of the widget is kept: its view is of a random id."""
     explorer.family.value, explorer.matrix.value, explorer.bits.value = "NF4", "0.k", 7
+    explorer.group.value = 32
     assert repr(explorer) == "Explorer(0.k, NF4 g32, 4 bits)"
     view = {"text/plain": repr(explorer), WIDGET: {"model_id": "0123"}}
     shown = new_output("display_data", data=view)
