@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from rdlib.checkpoints.affine import LEVELS, Levels, Shifted
+from rdlib.checkpoints.affine import Levels, Shifted
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
 from rdlib.checkpoints.words import unpack, words_for
@@ -105,8 +105,8 @@ class Mlx(Reader):
         words = parts.integers("weight", "uint32", dimensions=2)
         parts.expect("weight", words, (rows, words_for(groups * layout.group_size, layout.bits)), str(layout))
         index = unpack(words, layout.bits, columns)
-        if mode.element and np.isnan(LEVELS[mode.element][index]).any():
-            raise ValueError(f"{parts.name('weight')} holds the code of NaN.")
+        if mode.element == "e4m3":
+            refuse_non_finite(index.view(FLOATS["float8_e4m3fn"]), parts.name("weight"))
         numbers = self._numbers(parts, mode.scale)
         for suffix, array in numbers.items():
             parts.expect(suffix, array, (rows, groups), str(layout))
