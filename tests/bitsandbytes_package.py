@@ -8,7 +8,8 @@ from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
 
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer
-from rdlib.checkpoints.readers.bitsandbytes import BitsAndBytes4, BitsAndBytes8
+from rdlib.checkpoints.readers.bitsandbytes import BitsAndBytes4
+from rdlib.checkpoints.readers.llm_int8 import BitsAndBytes8
 from rdlib.weights import BFLOAT16, as_matrix, refuse_non_finite
 
 

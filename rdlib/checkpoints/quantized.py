@@ -89,6 +89,11 @@ class QuantizedCheckpoint:
         """Names of the weights of all layers, quantized or left alone, by layer, then group."""
         return sorted([*self.layers, *self.left_alone], key=_place)
 
+    @property
+    def has_own_head(self) -> bool:
+        """Whether the output head is stored, as a code or as other numbers than the embedding's."""
+        return HEAD in self._stem_of or HEAD in self.checkpoint and not self.checkpoint.tied
+
     @cached_property
     def unquantized(self) -> list[str]:
         """Names of the tensors that were left alone."""

@@ -16,8 +16,8 @@ import numpy as np
 from rdlib.checkpoints.affine import Affine, group_label
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, unpacked
-from rdlib.checkpoints.readers.gptq import packing
 from rdlib.checkpoints.words import unpack, words_for
+from rdlib.checkpoints.zero_points import packing
 from rdlib.code.code import Code, Stream
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.settings import Settings
