@@ -10,6 +10,7 @@ from rdlib.checkpoints.parts import LayerTensors
 from rdlib.quantizers.blocks.double_quantized import NESTED_BLOCK
 
 STATE = "weight.quant_state."
+STATES = tuple(f"{STATE}bitsandbytes__{kind}" for kind in ("nf4", "fp4"))
 DTYPES = ("float16", "bfloat16", "float32")
 
 

@@ -114,7 +114,9 @@ class QuantizedCheckpoint:
         if name in self.left_alone:
             layer = left_alone(self.checkpoint.tensor(name), self.bits, self.method)
         else:
-            layer = self._reader.read(self._parts(name))
+            parts = self._parts(name)
+            self._reader.refuse_unknown(parts)
+            layer = self._reader.read(parts)
         self._bits[name] = layer.bits
         return layer
 
@@ -158,7 +160,7 @@ class QuantizedCheckpoint:
         """
         parts, found = self._parts(name), {}
         for tensor in self._stored(name):
-            stream = self._reader.stream(tensor.removeprefix(f"{parts.stem}."))
+            stream = self._reader.streams.get(tensor.removeprefix(f"{parts.stem}."), "table")
             found[stream] = found.get(stream, 0) + self.checkpoint.bits(tensor)
         return found
 

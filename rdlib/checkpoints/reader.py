@@ -21,6 +21,7 @@ from rdlib.code.decoder import Decoder
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.classify import OF_INPUTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Reader(ABC):
         bits: nominal rate; that of most weights, where layers have several.
         quant_methods: what the settings call the format.
         marks: how the names of tensors end that only a quantized layer has.
-        streams: what the stored tensors of a layer contain, by the end of their names.
+        streams: what the stored tensors of a layer contain, by the end of their names; others are refused.
         scaled_norms: how the names of norms end that absorbed scales of inputs.
     """
 
@@ -95,9 +96,14 @@ class Reader(ABC):
         ends = [f".{mark}" for mark in self.marks]
         return sorted({name.removesuffix(end) for name in names for end in ends if name.endswith(end)})
 
-    def stream(self, suffix: str) -> str:
-        """What a stored tensor of a layer contains."""
-        return self.streams.get(suffix, suffix)
+    def refuse_unknown(self, parts: LayerTensors) -> None:
+        """Raise a ValueError that names a tensor of a layer that decoding does not ask for, and that may change it."""
+        for suffix in parts.suffixes:
+            if not (suffix in self.streams or suffix == "bias" or OF_INPUTS.fullmatch(suffix)):
+                raise ValueError(
+                    f"{parts.name(suffix)} is no part of a layer of {self.method}: it may change the weights, and is "
+                    "not read."
+                )
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         """The code of a layer as other versions of the format would have it, by what would say so."""

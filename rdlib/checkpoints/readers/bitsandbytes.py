@@ -19,7 +19,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from rdlib.checkpoints.parts import LayerTensors
-from rdlib.checkpoints.quant_state import STATE, QuantState
+from rdlib.checkpoints.quant_state import STATES, QuantState
 from rdlib.checkpoints.reader import EncodedLayer, Reader
 from rdlib.checkpoints.rounded import Rounded
 from rdlib.code.code import Code, Stream
@@ -54,17 +54,14 @@ class BitsAndBytes4(Reader):
     """
 
     quant_methods: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
-    marks: ClassVar[tuple[str, ...]] = (
-        "weight.absmax",
-        "weight.quant_map",
-        *(f"{STATE}bitsandbytes__{kind}" for kind in ("nf4", "fp4")),
-    )
+    marks: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_map", *STATES)
     streams: ClassVar[Mapping[str, str]] = {
         "weight": "index",
         "weight.absmax": "scale",
         "weight.nested_absmax": "scale_scale",
         "weight.quant_map": "table",
         "weight.nested_quant_map": "levels",
+        **dict.fromkeys(STATES, "state"),
     }
 
     bits = 4
@@ -85,9 +82,6 @@ class BitsAndBytes4(Reader):
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         return QuantState.of(parts, self.kind).shape
-
-    def stream(self, suffix: str) -> str:
-        return "state" if suffix.startswith(STATE) else super().stream(suffix)
 
     def read(self, parts: LayerTensors) -> EncodedLayer:
         state = QuantState.of(parts, self.kind)

@@ -42,7 +42,10 @@ class Gptq(Reader):
 
     quant_methods: ClassVar[tuple[str, ...]] = ("gptq", *AUTO_ROUND)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
-    streams: ClassVar[Mapping[str, str]] = {"qweight": "index", "scales": "scale", "qzeros": "zero"}
+    streams: ClassVar[Mapping[str, str]] = {
+        **{"qweight": "index", "scales": "scale", "qzeros": "zero"},
+        "g_idx": "g_idx",
+    }
 
     def __init__(self, settings: Settings):
         settings.refuse("is_marlin_format")

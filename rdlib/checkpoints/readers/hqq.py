@@ -15,51 +15,33 @@ References:
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 
-from rdlib.checkpoints.affine import round_to
+from rdlib.checkpoints.float_zeros import FloatZeros
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
 from rdlib.code.code import Code, Stream
-from rdlib.code.decoder import Decoder
 from rdlib.models.checkpoint import Checkpoint
 
 WIDTHS = {"8bit_u8": 8, "4bit_u8": 4, "3bit_32": 3, "2bit_u8": 2, "1bit_u8": 1}  # bits of a field
 KNOWN = {1: "1bit_u8", 2: "2bit_u8", 3: "3bit_32", 4: "4bit_u8", **dict.fromkeys((5, 6, 8), "8bit_u8")}
 DTYPES = ("torch.float16", "torch.bfloat16", "torch.float32")
-
-
-@dataclass(frozen=True)
-class FloatZeros(Decoder):
-    """ŵ = s·(q − z), rounded twice.  Streams: ``index`` (q, (out, in)), ``scale`` and ``zero``, of one float type.
-
-    Args:
-        bits: of an index.
-        size: weights of a group.
-        axis: 1 where groups are rows of V, 0 where they are its columns.
-    """
-
-    bits: int
-    size: int
-    axis: int
-
-    @property
-    def method(self) -> str:
-        return f"HQQ g{self.size}{'' if self.axis else ' axis 0'}"
-
-    def reconstruct(self, code: Code) -> np.ndarray:
-        V = code["index"].astype(np.float32)
-        V = V.reshape(-1, self.size) if self.axis else V.reshape(self.size, -1)
-        dtype = code["scale"].dtype.name
-        s, z = (np.expand_dims(code[name].astype(np.float32), self.axis) for name in ("scale", "zero"))
-        V -= z
-        round_to(dtype, V)
-        V *= s
-        round_to(dtype, V)
-        return V.reshape(code.shape)
+STATE = (  # the first six are asked for
+    *(
+        "nbits",
+        "group_size",
+        "axis",
+        "shape",
+        "packing",
+        "compute_dtype",
+        "view_as_float",
+        "unpack_view_dtype",
+    ),
+    *("quant_scale", "quant_zero", "channel_wise", "optimize", "round_zero", "offload_meta"),
+    *("encoded_state_dict", "stores_quant_config"),
+)
 
 
 class Hqq(Reader):
@@ -71,7 +53,10 @@ class Hqq(Reader):
 
     quant_methods: ClassVar[tuple[str, ...]] = ("hqq",)
     marks: ClassVar[tuple[str, ...]] = ("W_q",)
-    streams: ClassVar[Mapping[str, str]] = {"W_q": "index", "scale": "scale", "zero": "zero"}
+    streams: ClassVar[Mapping[str, str]] = {
+        **{"W_q": "index", "scale": "scale", "zero": "zero"},
+        **dict.fromkeys(STATE, "state"),
+    }
 
     def __init__(self, checkpoint: Checkpoint):
         layers = (LayerTensors.of(checkpoint, stem) for stem in self.stems(checkpoint.names))
@@ -83,9 +68,6 @@ class Hqq(Reader):
         named = checkpoint.settings.quant_method
         alone = not named and any(name.endswith(".W_q") for name in checkpoint.names)
         return cls(checkpoint) if alone or named in cls.quant_methods else None
-
-    def stream(self, suffix: str) -> str:
-        return super().stream(suffix) if suffix in self.streams else "state"
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         shape = parts.integers("shape", "int64", dimensions=1)
