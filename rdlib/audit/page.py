@@ -23,12 +23,13 @@ TEMPLATES = templates(Path(__file__).parent)
 SHOWN = 100  # rows of tensors before a script shows more
 
 
-def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
+def render(frame: pd.DataFrame, original: str, limit: pd.DataFrame) -> dict[str, str]:
     """``audit.html``, ``audit.md`` and ``audit.svg``, by name.
 
     Args:
         frame: what :func:`rdlib.audit.audit` writes.
         original: its name, for the heading.
+        limit: of the model, columns ``kl`` and ``rate``; empty where it is not known.
     """
     use_style()
     files, tensors = frame[(frame.name == "") & (frame.group == "all")], frame[frame.name != ""]
@@ -44,7 +45,7 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
     if len(read):
         tables |= {"Types of tensors": types_table(tensors, labels), "Bits by field": fields_table(read)}
         tables["What costs most"] = costliest(tensors[tensors.file.isin(labels)])
-    drawing = svg(planes(read)) if len(read) else ""
+    drawing = svg(planes(read, limit)) if len(read) else ""
     columns, rows = records(tensors.drop(columns=[f"{field}_coded" for field in FIELDS]))
     shared = {
         "original": original,
@@ -53,6 +54,7 @@ def render(frame: pd.DataFrame, original: str) -> dict[str, str]:
         "warnings": list(files[files.note.notna()][["file", "note"]].itertuples(index=False, name=None)),
         "weights": f"{int(read.weights.max()):,}" if len(read) else "",
         "drawn": bool(drawing),
+        "limited": bool(len(limit)),
         "protocol": ran.protocol.iloc[0] if len(ran) else "",
         "floor": f"{ran.kl_floor.iloc[0]:.2g}" if len(ran) else "",
     }
