@@ -20,6 +20,8 @@ from rdlib.__main__ import main
 from rdlib.audit import audit
 from rdlib.audit.fields import FIELDS
 from rdlib.audit.judged import Judge
+from rdlib.audit.kept import keep, kept_audit
+from rdlib.audit.page import common
 from rdlib.audit.rows import SCHEMA
 from rdlib.audit.run import labelled
 from rdlib.checkpoints import IN_THE_BOX, aligned, open_quantized
@@ -404,6 +406,16 @@ def test_a_file_that_cannot_be_read_whole_is_not_run(ran):
     )
 
 
+def test_what_is_kept_is_the_rows_of_files_and_the_limit(ran, tmp_path, monkeypatch):
+    keep(ran.parent, "narrow", tmp_path)
+    monkeypatch.setattr("rdlib.audit.kept.KEPT", tmp_path)
+    files, limit = kept_audit("narrow")
+    assert list(files.kl.dropna()) == list(table(ran)[0].kl.dropna())
+    assert (limit.kl.diff().dropna() > 0).all() and (limit.rate.diff().dropna() <= 0).all()
+    with pytest.raises(ValueError, match="No audit of other is kept: narrow"):
+        kept_audit("other")
+
+
 @pytest.mark.parametrize("name", ["in_the_box", "ran"])
 def test_page_and_card_say_the_same_and_load_nothing(name, request):
     file = request.getfixturevalue(name)
@@ -415,7 +427,9 @@ def test_page_and_card_say_the_same_and_load_nothing(name, request):
     for line in card.splitlines():
         if line.startswith("| ") and "---" not in line and not line.startswith(("| file", "| tensor")):
             assert {cell.strip() for cell in line.strip("|").split("|")} <= cells | {""}, line
-    assert all(label in card and label in page for label in files.index)
+    shared = common(list(files.index))
+    labels = [label.removeprefix(shared) for label in files.index]
+    assert all(text in card and text in page for text in [shared, *labels]) and labels[0] in cells
     assert file.with_suffix(".svg").read_text().startswith("<svg")
 
 

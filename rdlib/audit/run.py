@@ -40,7 +40,8 @@ def audit(
     Args:
         original: the model that the files were made of: a folder, a GGUF file, a hub id.
         files: quantized folders, GGUF files, or hub ids.
-        out: folder for ``audit.parquet``, ``audit.html``, ``audit.md`` and ``audit.svg``.
+        out: folder for ``audit.parquet``, ``audit.html``, ``audit.md`` and ``audit.svg``; and for ``limit.parquet``,
+            the limit of the model, which has no rows where nothing was run.
         jobs: processes; −1 for one a core.
         judge: the text on which the model is run with each file's tensors; nothing is run where None.
 
@@ -73,6 +74,7 @@ def audit(
     frame = table(sorted(whole, key=lambda row: order.index(row["file"])) + rows)
     file = Path(out) / "audit.parquet"
     write_whole(file, frame.to_parquet(index=False))
+    write_whole(Path(out) / "limit.parquet", limit.astype(float).to_parquet(index=False))
     for name, text in render(frame, Path(original).name, limit).items():
         write_whole(Path(out) / name, text)
     return file
