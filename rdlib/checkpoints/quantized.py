@@ -236,8 +236,8 @@ def open_quantized(model: str | Path) -> QuantizedCheckpoint:
 def _reader(checkpoint: Checkpoint) -> Reader:
     """The reader of what a checkpoint says that it is."""
     for kind in READERS:
-        if reader := kind.of(checkpoint):
-            return reader
+        if kind.reads(checkpoint):
+            return kind(checkpoint)
     settings = checkpoint.settings
     if not settings:
         raise ValueError(

@@ -14,7 +14,7 @@ References:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -47,11 +47,7 @@ class DoubleQuantizedByMap(DoubleQuantized):
 
 
 class BitsAndBytes4(Reader):
-    """Layers of 4 bits.
-
-    Args:
-        kind: nf4 or fp4.
-    """
+    """Layers of 4 bits."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     marks: ClassVar[tuple[str, ...]] = ("weight.absmax", "weight.quant_map", *STATES)
@@ -66,19 +62,13 @@ class BitsAndBytes4(Reader):
 
     bits = 4
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, checkpoint: Checkpoint):
+        self.kind = checkpoint.settings.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4"
+        self.method = f"bitsandbytes {TABLES[self.kind].family}"
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        settings = checkpoint.settings
-        if settings.quant_method not in cls.quant_methods or settings.get("load_in_8bit"):
-            return None
-        return cls(settings.one_of("bnb_4bit_quant_type", None, *TABLES) or "fp4")
-
-    @property
-    def method(self) -> str:
-        return f"bitsandbytes {TABLES[self.kind].family}"
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        return super().reads(checkpoint) and not checkpoint.settings.get("load_in_8bit")
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         return QuantState.of(parts, self.kind).shape

@@ -17,8 +17,8 @@ References:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import ClassVar
 
 from rdlib.checkpoints.affine import TwoLevelInverse
 from rdlib.checkpoints.config_groups import Schemes
@@ -29,21 +29,12 @@ from rdlib.checkpoints.readers.awq import Awq
 from rdlib.checkpoints.tiles import G_IDX, PACKED, SCALE, ZERO, read_tiles
 from rdlib.code.code import Code
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.models.settings import Settings
 
 GLOBAL = "weight_global_scale"
 
 
 class CompressedTensors(Reader):
-    """Layers of any format, each of its own.
-
-    Args:
-        settings: of the checkpoint.
-        names: of its tensors.
-
-    Raises:
-        ValueError: a setting is missing or unknown, or a layer is quantized that the settings leave alone.
-    """
+    """Layers of any format, each of its own."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("compressed-tensors",)
     marks: ClassVar[tuple[str, ...]] = (PACKED, SCALE, ZERO, GLOBAL, "weight_shape", G_IDX)
@@ -53,23 +44,16 @@ class CompressedTensors(Reader):
         **{"weight_shape": "shape", G_IDX: "g_idx"},
     }
 
-    def __init__(self, settings: Settings, names: Iterable[str]):
+    def __init__(self, checkpoint: Checkpoint):
+        settings, recipe = checkpoint.settings, checkpoint.folder / "recipe.yaml"
         settings.one_of("quantization_status", None, "compressed")
         settings.refuse("sparsity_config", "transform_config")
         self._schemes = Schemes(settings)
-        count = Counter(self._schemes.of(stem) for stem in self.stems(names))
+        count = Counter(self._schemes.of(stem) for stem in self.stems(checkpoint.names))
         most = max(count, key=count.get, default=self._schemes.first)
         self.bits, self.method = most.bits, f"compressed-tensors {most.label}"
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        settings, recipe = checkpoint.settings, checkpoint.folder / "recipe.yaml"
-        if settings.quant_method not in cls.quant_methods:
-            return None
-        reader = cls(settings, checkpoint.names)
         if recipe.is_file() and "AWQModifier" in recipe.read_text(encoding="utf-8", errors="replace"):
-            reader.scaled_norms = Awq.scaled_norms
-        return reader
+            self.scaled_norms = Awq.scaled_norms
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         scheme = self._schemes.of(parts.stem)

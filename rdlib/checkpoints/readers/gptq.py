@@ -15,6 +15,7 @@ References:
 """
 
 from collections.abc import Mapping
+from copy import copy
 from typing import ClassVar, Self
 
 import numpy as np
@@ -31,14 +32,7 @@ from rdlib.models.settings import Settings
 
 
 class Gptq(Reader):
-    """Layers of 2, 3, 4 or 8 bits.
-
-    Args:
-        settings: of the checkpoint.
-
-    Raises:
-        ValueError: bits, group size or format are missing or unknown.
-    """
+    """Layers of 2, 3, 4 or 8 bits, and some with settings of their own."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("gptq", *AUTO_ROUND)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
@@ -47,9 +41,13 @@ class Gptq(Reader):
         "g_idx": "g_idx",
     }
 
-    def __init__(self, settings: Settings):
+    def __init__(self, checkpoint: Checkpoint):
+        self._settings, self._overrides = checkpoint.settings, Overrides(checkpoint.settings)
+        self._set(self._settings)
+
+    def _set(self, settings: Settings) -> None:
+        """What some settings say of a matrix."""
         settings.refuse("is_marlin_format")
-        self._settings, self._overrides = settings, Overrides(settings)
         self.bits = settings.one_of("bits", 2, 3, 4, 8)
         self.group_size = settings.group_size()
         self.reordered = settings.get("desc_act")
@@ -59,8 +57,8 @@ class Gptq(Reader):
         self.method = f"{name} {group_label(self.group_size)}"
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        return None if "awq" in packing(checkpoint.settings) else super().of(checkpoint)
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        return "awq" not in packing(checkpoint.settings) and super().reads(checkpoint)
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         rows, outputs = parts.shape("qweight", 2)
@@ -71,8 +69,11 @@ class Gptq(Reader):
 
     def _of(self, module: str) -> Self:
         """The reader of a matrix: itself, or one with settings of its own."""
-        own = self._overrides.of(module)
-        return type(self)(self._settings.overridden(own)) if own else self
+        if not (own := self._overrides.of(module)):
+            return self
+        other = copy(self)
+        other._set(self._settings.overridden(own))
+        return other
 
     def _read(self, parts: LayerTensors) -> EncodedLayer:
         qweight = parts.integers("qweight", "int32", dimensions=2)

@@ -15,7 +15,7 @@ References:
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -45,11 +45,7 @@ STATE = (  # the first six are asked for
 
 
 class Hqq(Reader):
-    """Layers that each say how they are stored.
-
-    Args:
-        checkpoint: with tensors W_q; the settings of hqq itself name no method.
-    """
+    """Layers that each say how they are stored; settings that hqq itself writes name no method."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("hqq",)
     marks: ClassVar[tuple[str, ...]] = ("W_q",)
@@ -64,10 +60,9 @@ class Hqq(Reader):
         self.bits, self.method = most.bits, most.method
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        named = checkpoint.settings.quant_method
-        alone = not named and any(name.endswith(".W_q") for name in checkpoint.names)
-        return cls(checkpoint) if alone or named in cls.quant_methods else None
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        alone = not checkpoint.settings and any(name.endswith(".W_q") for name in checkpoint.names)
+        return alone or super().reads(checkpoint)
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         shape = parts.integers("shape", "int64", dimensions=1)

@@ -8,7 +8,7 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,10 +29,12 @@ class BitsAndBytes8(Reader):
     method = "bitsandbytes int8"
     bits = 8
 
+    def __init__(self, checkpoint: Checkpoint):
+        """There is one way to store them."""
+
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        settings = checkpoint.settings
-        return cls() if settings.quant_method in cls.quant_methods and settings.get("load_in_8bit") else None
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        return super().reads(checkpoint) and bool(checkpoint.settings.get("load_in_8bit"))
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         return parts.shape("weight", 2)

@@ -14,7 +14,7 @@ References:
 """
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -67,14 +67,7 @@ class Layout(NamedTuple):
 
 
 class Mlx(Reader):
-    """Layers of the modes of mlx, each with bits of its own.
-
-    Args:
-        checkpoint: whose config.json has ``quantization``.
-
-    Raises:
-        ValueError: mode, bits or group size are none that mlx has.
-    """
+    """Layers of the modes of mlx, each with bits of its own, as ``quantization`` of config.json says."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("mlx",)
     marks: ClassVar[tuple[str, ...]] = ("scales",)
@@ -87,10 +80,6 @@ class Mlx(Reader):
         self._own = {canonical(f"{path}.weight"): options for path, options in said.items()}
         self._usual = self._layout("all layers", said)
         self.bits, self.method = self._usual.bits, self._usual.decoder.method
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        return cls(checkpoint) if checkpoint.settings.quant_method in cls.quant_methods else None
 
     def stems(self, names: Iterable[str]) -> list[str]:
         return sorted(name.removesuffix(".weight") for name in names if name in self._codes)
