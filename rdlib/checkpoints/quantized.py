@@ -115,8 +115,8 @@ class QuantizedCheckpoint:
             layer = left_alone(self.checkpoint.tensor(name), self.bits, self.method)
         else:
             parts = self._parts(name)
-            self._reader.refuse_unknown(parts)
             layer = self._reader.read(parts)
+            self._reader.refuse_unknown(parts)
         self._bits[name] = layer.bits
         return layer
 
