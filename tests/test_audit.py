@@ -302,13 +302,20 @@ def narrow(folder: Path, kind: str = "F32", **changed: np.ndarray) -> Path:
     return write_llama(folder / f"{name}.gguf", tensors, kind, tokenizer_metadata(), NARROW)
 
 
+def own_head() -> np.ndarray:
+    """The embedding and noise, 14 dB below it."""
+    embedding = llama_tensors(config=NARROW)["model.embed_tokens.weight"]
+    return embedding + np.float32(0.01) * np.random.default_rng(0).standard_normal(
+        embedding.shape, np.float32
+    )
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> Path:
     """A model, and files of it, judged: two, one with a head of its own, one that is broken."""
     folder = tmp_path_factory.mktemp("ran")
     original, files = narrow(folder), [narrow(folder, kind) for kind in ("Q8_0", "Q4_0")]
-    embedding = llama_tensors(config=NARROW)["model.embed_tokens.weight"]
-    files.append(narrow(folder, "Q8_0", lm_head=embedding + 0.02 * heavy(embedding.shape)))
+    files.append(narrow(folder, "Q8_0", lm_head=own_head()))
     (folder / "broken").mkdir()
     files.append(broken_scale(folder / "broken", NARROW))
     out = audit(original, files, folder / "out", 1, JUDGE)
@@ -357,10 +364,8 @@ def test_a_head_of_its_own_is_compared_with_the_embedding(ran):
 
 
 def test_a_head_of_floats_of_its_own_is_compared(tmp_path):
-    tensors = llama_tensors(config=NARROW)
-    head = tensors["model.embed_tokens.weight"] + 0.02 * heavy(tensors["model.embed_tokens.weight"].shape)
-    types = {"blk.0.ffn_down": "Q8_0"}
-    file = write_llama(tmp_path / "q.gguf", tensors | {"lm_head.weight": head}, types, config=NARROW)
+    tensors = llama_tensors(config=NARROW) | {"lm_head.weight": own_head()}
+    file = write_llama(tmp_path / "q.gguf", tensors, {"blk.0.ffn_down": "Q8_0"}, config=NARROW)
     files, rows = table(audit(narrow(tmp_path), [file], tmp_path / "out", jobs=1))
     row = rows.set_index("name").loc["lm_head.weight"]
     assert files.error.isna().all() and row.type == "F32" and 5 < row.sqnr_db < 15
