@@ -2,7 +2,7 @@
 
 import hashlib
 
-from quantizer_list import ALL
+from quantizer_list import COVERED
 from sources import SOURCES, coded
 
 from rdlib.engine import second_moments
@@ -14,9 +14,9 @@ from rdlib.network import cut_windows, load_tokenizer, read_tokens
 def of_quantizers() -> list[str]:
     """Of each quantizer what is measured, and the hash of its file."""
     lines = []
-    for q in ALL:
-        code = coded(q, "tall")
-        point = measure_code(SOURCES["tall"], q, code)
+    for q in COVERED:
+        code = coded(q, "heavy")
+        point = measure_code(SOURCES["heavy"], q, code)
         lines.append(f"{q.method} {point.rate!r} {point.mse!r} {hashlib.sha256(code.to_bytes()).hexdigest()}")
     return lines
 

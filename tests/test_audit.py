@@ -125,19 +125,19 @@ def test_the_limit_is_conservative(in_the_box):
     original = open_checkpoint(MULTI_HEAD)
     for name, rows in list(tensors.dropna(subset="gap").groupby("name"))[::5]:
         histogram = Histogram.of(original.tensor(name))
-        curve = blahut_arimoto(histogram.values, histogram.counts)
+        curve = blahut_arimoto(histogram.values, histogram.counts, tolerance=0.005)
         upper = curve.rate_upper(rows.mse.to_numpy())
         assert (rows.limit <= upper).all() and (rows.limit > upper - 0.01).all(), name
         assert np.allclose(rows.gap, rows.rate - rows.limit)
 
 
-@pytest.mark.parametrize("bits", [0, 0.05, 0.5, 2, 5, 7.5])
-def test_one_line_is_below_the_whole_curve(bits):
-    histogram = Histogram.of(heavy((64, 256), np.float16))
-    curve = blahut_arimoto(histogram.values, histogram.counts)
-    D = histogram.variance * 4.0**-bits
-    found = rate_lower_at(histogram.values, histogram.counts, D)
-    assert curve.rate_upper(D) - 0.02 < found <= curve.rate_upper(D)
+def test_one_line_is_below_the_whole_curve():
+    histogram = Histogram.of(heavy((16, 256), np.float16))
+    curve = blahut_arimoto(histogram.values, histogram.counts, tolerance=0.01)
+    for bits in (0, 0.05, 0.5, 2, 5, 7.5):
+        D = histogram.variance * 4.0**-bits
+        found = rate_lower_at(histogram.values, histogram.counts, D)
+        assert curve.rate_upper(D) - 0.02 < found <= curve.rate_upper(D), bits
 
 
 def test_no_error_takes_the_entropy():
