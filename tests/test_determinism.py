@@ -1,6 +1,6 @@
 """The same numbers whatever the number of threads, the folder and the day; what cannot be is bounded.
 
-Of the folder and the day, see ``test_experiment.test_same_inputs_same_bytes``; of a notebook,
+Of the folder and the day, see ``test_experiment.test_same_inputs_same_bytes_also_two_at_a_time``; of a notebook,
 ``test_safety.test_it_prints_what_is_committed``.
 """
 
