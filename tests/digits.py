@@ -1,10 +1,16 @@
 """All digits of what the library computes, printed a line a quantity, for test_determinism.py to compare."""
 
 import hashlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import ml_dtypes
 from quantizer_list import COVERED
-from sources import SOURCES, coded
+from safetensors.numpy import save_file
+from sources import SOURCES, coded, heavy
 
+from rdlib.census import stored_tensors
+from rdlib.census.rows import tensor_rows
 from rdlib.engine import second_moments
 from rdlib.measure import measure_code
 from rdlib.models import open_checkpoint
@@ -21,6 +27,15 @@ def of_quantizers() -> list[str]:
     return lines
 
 
+def of_census() -> list[str]:
+    """All rows of a matrix in two types."""
+    with TemporaryDirectory() as folder:
+        W = {"one": heavy((24, 172)), "two": heavy((24, 172), ml_dtypes.bfloat16)}
+        save_file(W, Path(folder, "model.safetensors"))
+        Path(folder, "config.json").write_text("{}")
+        return [repr(row) for tensor in stored_tensors(folder) for row in tensor_rows(tensor)]
+
+
 def of_moments() -> list[str]:
     """Of H: its trace and ‖H‖², from float32 products, which sum in an order that depends on the threads."""
     checkpoint = open_checkpoint("embedded")
@@ -31,4 +46,4 @@ def of_moments() -> list[str]:
 
 
 if __name__ == "__main__":
-    print(*of_quantizers(), "", *of_moments(), sep="\n")
+    print(*of_quantizers(), "", *of_census(), "", *of_moments(), sep="\n")
