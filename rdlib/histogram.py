@@ -125,7 +125,7 @@ def _count_16_bit(patterns: np.ndarray, parts: int) -> np.ndarray:
     for part in prange(parts):
         for i in range(part * step, min(len(patterns), (part + 1) * step)):
             tallies[part, patterns[i]] += 1
-    return tallies
+    return tallies  # numba takes two seconds to compile their sum
 
 
 def lloyd_max(histogram: Histogram, levels: int) -> np.ndarray:
@@ -202,52 +202,41 @@ def _lloyd(histogram: Histogram, levels: np.ndarray, iterations: int = 1000) -> 
 
 @njit(cache=True, error_model="numpy")
 def _optimal_cuts(n: np.ndarray, s: np.ndarray, q: np.ndarray, levels: int) -> np.ndarray:
-    """cuts[m, j]: where the last of m + 1 cells begins in the best split of the first j values."""
+    """cuts[m, j]: where the last of m + 1 cells begins in the best split of the first j values.
+
+    The last cut of j moves up with j, and with m (Knuth 1971, doi:10.1007/BF00264289): it is searched for
+    between those of the nearest j that are done, and from that of one cell fewer.
+    """
     size = len(n) - 1
     cuts = np.zeros((levels, size + 1), np.int32)
     best = np.zeros(size + 1)  # of one cell: q − s²/n is Σ (w − mean)²
     for j in range(1, size + 1):
         best[j] = q[j] - s[j] * s[j] / n[j]
+    stack = np.empty((64, 4), np.int64)  # spans of j, and of the cuts that they may have
     for m in range(1, levels):
         new = np.zeros(size + 1)
-        _one_cell_more(n, s, q, best, new, cuts[m - 1], cuts[m], m + 1, size, m, size - 1)
+        stack[0] = (m + 1, size, m, size - 1)
+        depth = 1
+        while depth:
+            depth -= 1
+            low, high, first, last = stack[depth]
+            if low > high:
+                continue
+            j = (low + high) // 2
+            end = min(last, j - 1)
+            begin = min(max(first, cuts[m - 1, j]), end)
+            least, cut = np.inf, begin
+            for i in range(begin, end + 1):
+                mass, total = n[j] - n[i], s[j] - s[i]  # no mass: counts too small beside those before them
+                error = best[i] + (q[j] - q[i] - total * total / mass if mass > 0 else 0.0)
+                if error < least:
+                    least, cut = error, i
+            new[j], cuts[m, j] = least, cut
+            stack[depth] = (low, j - 1, first, cut)
+            stack[depth + 1] = (j + 1, high, cut, last)
+            depth += 2
         best = new
     return cuts
-
-
-@njit(cache=True, error_model="numpy")
-def _one_cell_more(
-    n: np.ndarray,
-    s: np.ndarray,
-    q: np.ndarray,
-    best: np.ndarray,
-    new: np.ndarray,
-    before: np.ndarray,
-    cuts: np.ndarray,
-    low: int,
-    high: int,
-    first: int,
-    last: int,
-) -> None:
-    """The last cut, and the error, of the first j values for each j of low … high, where it is one of first … last.
-
-    The last cut of j moves up with j, and with the number of cells (Knuth 1971, doi:10.1007/BF00264289): it is
-    searched for between those of the nearest j that are done, and from that of one cell fewer.
-    """
-    if low > high:
-        return
-    j = (low + high) // 2
-    end = min(last, j - 1)
-    begin = min(max(first, before[j]), end)
-    least, cut = np.inf, begin
-    for i in range(begin, end + 1):
-        mass, total = n[j] - n[i], s[j] - s[i]  # no mass: counts too small beside those before them
-        error = best[i] + (q[j] - q[i] - total * total / mass if mass > 0 else 0.0)
-        if error < least:
-            least, cut = error, i
-    new[j], cuts[j] = least, cut
-    _one_cell_more(n, s, q, best, new, before, cuts, low, j - 1, first, cut)
-    _one_cell_more(n, s, q, best, new, before, cuts, j + 1, high, cut, last)
 
 
 @njit(cache=True)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -293,14 +292,6 @@ def test_exit_status(project, monkeypatch, capsys):
     with pytest.raises(SystemExit) as barred:
         main(["run", "demo"])
     assert "\n" not in barred.value.code and "build/demo" in barred.value.code
-
-
-def test_exit_status_of_the_process(tmp_path):
-    (tmp_path / "params").mkdir()
-    (tmp_path / "params/demo.yaml").write_text(TWO)
-    command = [sys.executable, "-m", "rdlib", "run", "demos"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert (ran.returncode, ran.stderr) == (1, "There is no experiment 'demos'; params has: demo.\n")
 
 
 def test_whoever_waits_for_a_kernel_is_told_that_it_was_ended(project):

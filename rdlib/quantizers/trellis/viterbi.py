@@ -97,39 +97,33 @@ def _trace(
 @njit(cache=True, parallel=True)
 def _search(x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, ends: np.ndarray) -> np.ndarray:
     """Registers of the best paths, int32 (blocks, steps, lanes)."""
-    path = np.zeros((x.shape[0], x.shape[1], LANES), np.int32)
+    steps, states = x.shape[1], len(code) >> k
+    path = np.zeros((x.shape[0], steps, LANES), np.int32)
     for block in prange(x.shape[0]):
-        _search_block(x[block], subset, code, k, ends[block].copy(), path[block])
+        segment = steps if steps * states <= KEPT else SEGMENT
+        kept = np.empty(((steps - 1) // segment + 1, states, LANES), np.float32)
+        survivors = np.empty((segment + 1, states, LANES), np.float32)
+        now = ends[block].copy()
+        for lane in range(LANES):
+            survivors[0, :, lane] = 0 if now[lane] == ANY else np.inf
+            if now[lane] != ANY:
+                survivors[0, now[lane], lane] = 0
+        for s in range(len(kept)):
+            start, stop = s * segment, min((s + 1) * segment, steps)
+            kept[s] = survivors[0]
+            _advance(survivors, x[block], subset, code, k, start, stop)
+            if s < len(kept) - 1:
+                survivors[0] = survivors[stop - start]
+        for lane in range(LANES):
+            if now[lane] == ANY:
+                now[lane] = np.argmin(survivors[stop - start, :, lane])
+        for s in range(len(kept) - 1, -1, -1):  # the last segment is still there
+            start, stop = s * segment, min((s + 1) * segment, steps)
+            if s < len(kept) - 1:
+                survivors[0] = kept[s]
+                _advance(survivors, x[block], subset, code, k, start, stop)
+            _trace(survivors, x[block], subset, code, k, start, stop, now, path[block])
     return path
-
-
-@njit(cache=True)
-def _search_block(
-    x: np.ndarray, subset: np.ndarray, code: np.ndarray, k: int, now: np.ndarray, path: np.ndarray
-) -> None:
-    """:func:`_search` of one block; ``now`` are its ends, and used up."""
-    steps, states = len(x), len(code) >> k
-    segment = steps if steps * states <= KEPT else SEGMENT
-    kept = np.empty(((steps - 1) // segment + 1, states, LANES), np.float32)
-    survivors = np.empty((segment + 1, states, LANES), np.float32)
-    for lane in range(LANES):
-        for g in range(states):
-            survivors[0, g, lane] = 0 if now[lane] == ANY or now[lane] == g else np.inf
-    for s in range(len(kept)):
-        start, stop = s * segment, min((s + 1) * segment, steps)
-        kept[s] = survivors[0]
-        _advance(survivors, x, subset, code, k, start, stop)
-        if s < len(kept) - 1:
-            survivors[0] = survivors[stop - start]
-    for lane in range(LANES):
-        if now[lane] == ANY:
-            now[lane] = np.argmin(survivors[stop - start, :, lane])
-    for s in range(len(kept) - 1, -1, -1):  # the last segment is still there
-        start, stop = s * segment, min((s + 1) * segment, steps)
-        if s < len(kept) - 1:
-            survivors[0] = kept[s]
-            _advance(survivors, x, subset, code, k, start, stop)
-        _trace(survivors, x, subset, code, k, start, stop, now, path)
 
 
 def best_paths(
