@@ -138,6 +138,9 @@ MISSING = {
     "from rdlib.plot import look": "rdlib.plot needs matplotlib: pip install 'rdlib[notebooks]'",
     "from rdlib.census import census": "rdlib.census needs matplotlib: pip install 'rdlib[census]'",
     "from rdlib.models import find_model; find_model('a/b')": "pip install 'rdlib[models]'",
+    "from rdlib.__main__ import main; main(['report', 'build'])": "pip install 'rdlib[notebooks]'",
+    "from rdlib.__main__ import main; main(['compare', 'a', 'b'])": "pip install 'rdlib[notebooks]'",
+    "from rdlib.__main__ import main; main(['census', 'embedded', 'out'])": "pip install 'rdlib[census]'",
 }
 
 
@@ -146,7 +149,7 @@ def test_what_is_missing_is_named(python):
 for code in {list(MISSING)}:
     try:
         exec(code)
-    except ImportError as error:
+    except (ImportError, SystemExit) as error:
         print(error)
 """
     ran = run([python, "-c", code], python.parent)
@@ -157,11 +160,5 @@ for code in {list(MISSING)}:
 def test_the_command_is_there(python):
     command = python.with_name("rdlib")
     assert run([command, "--help"], python.parent).stdout.startswith("usage: rdlib")
-    for arguments in (
-        ["run", "demo"],
-        ["report", "build"],
-        ["compare", "a", "b"],
-        ["census", "embedded", "out"],
-    ):
-        ran = run([command, *arguments], python.parent)
-        assert ran.returncode == 1 and ran.stderr.count("\n") == 1 and "pip install 'rdlib[" in ran.stderr
+    ran = run([command, "run", "demo"], python.parent)
+    assert ran.returncode == 1 and ran.stderr.count("\n") == 1 and "pip install 'rdlib[" in ran.stderr
