@@ -8,8 +8,7 @@ import pytest
 from quantizer_list import method
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.code.code import PAYLOAD, Code
-from rdlib.measure import Point, average_gap, curve, measure, measure_code, rate_at, save, sqnr_db, table
+from rdlib.measure import Point, average_gap, curve, measure, rate_at, save, sqnr_db, table
 from rdlib.quantizers import LloydMax, PerGroup, Uniform, UniformAsymmetric, UniformMidTread
 
 pytestmark = pytest.mark.filterwarnings("error")
