@@ -144,6 +144,19 @@ def test_what_a_cell_prints_is_one_piece():
     assert [output.get("text") for output in tidied] == ["a\nb\n", None, "c\n"]
 
 
+LATE = """import time
+
+get_ipython().kernel.iopub_thread.schedule(lambda: time.sleep(5))
+print('late')"""
+
+
+def test_an_output_is_waited_for(project):
+    """Found at a hundredth of a core: the client went on after four seconds, and the output was lost."""
+    make(project, "03_three", LATE)
+    executed, _ = notebook.execute(project / "notebooks/03_three.ipynb", {})
+    assert executed.cells[-1].outputs[0].text == "late\n"
+
+
 def test_warnings_are_shown(project, capfd):
     (project / "params/demo.yaml").write_text("02_two: {divisor: 4}\n")
     run(project, "demo")
