@@ -10,7 +10,6 @@ from rdlib.quantizers.vector.plane import lloyd_in_plane, nearest_in_plane
 
 WORK = 8_000_000_000  # distances that a stage may compute
 ENOUGH = 10  # iterations, below which a larger sample does not pay
-ITERATIONS = 25  # of a stage at most, as in faiss; 100 would save another 0.1 to 0.4 % of the error
 STAGES = (1 << 16, 1 << 18, 1 << 20)  # vectors of each stage
 STARTS = 8  # random beginnings at most
 TRIED = 12  # iterations after which the best beginning is known well enough
@@ -63,7 +62,7 @@ def _stages(count: int, entries: int) -> Iterator[tuple[int, int]]:
     if count:
         yield first, TRIED
     for size in sorted({first, *(min(size, count) for size in STAGES[1:])}):
-        iterations = min(WORK // (size * entries or 1), ITERATIONS)
+        iterations = min(WORK // (size * entries or 1), 100)
         if count and (size == first or (size > first and iterations >= ENOUGH)):
             yield size, max(iterations, ENOUGH)
 
