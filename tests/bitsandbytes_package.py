@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
 
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer
@@ -30,6 +29,8 @@ def quantize_by_package(W: np.ndarray, kind: str, double_quantized: bool = False
     Raises:
         ValueError: ``kind`` is unknown, or ``W`` is no weight matrix or holds NaN or Inf.
     """
+    from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit  # two seconds, when it is needed
+
     refuse_non_finite(as_matrix(W))
     tensor = _to_torch(W)
     match kind:
