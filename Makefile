@@ -103,6 +103,7 @@ checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compresse
 	$(CT_0_14) -m rdlib.tools.producers.compressed_tensors_legacy build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.mlx_lm build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.exl3 build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.hqq build/checkpoints
 	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m rdlib.tools.producers.modelopt build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.finegrained_fp8 build/checkpoints
@@ -123,6 +124,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv: about 2 GB, a few minutes"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@echo "Compiling the loops of all quantizers: about a minute"
+	@$(BIN)/python -W ignore tests/digits.py >/dev/null
 	@touch $@
 
 # The API reference is made by a package that nothing else needs.
