@@ -6,7 +6,7 @@ import pytest
 from test_readme import ROOT, printed
 
 PAGE = " ".join((ROOT / "notebooks/reference/teaching.md").read_text().split())
-LADDER = r" +\S+ +\S+ +\S+ +\S+ +(\S+)"  # gap in bits, of the ladder of 03
+LADDER = r" +[12]\.\S+ +\S+ +\S+ +\S+ +(\S+)"  # gap in bits, of the ladder of 03
 DOWN = r" +\S+ +\S+ +\S+ +\S+ +(\S+)$"  # gap in bits, of the table of 02 at 4 bits
 
 # Each row: what the page says, with a number; the notebook; where it prints that number.
