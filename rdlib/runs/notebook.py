@@ -7,6 +7,7 @@ python -m rdlib.runs.notebook 02_scalar_rd
 import argparse
 import base64
 import json
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from rdlib.files import write_whole
 from rdlib.runs.check import DEFAULTS, RESULTS
 from rdlib.runs.parameters import declared
 
+LOG = logging.getLogger(__name__)
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT = (
@@ -38,8 +40,14 @@ KEPT = (
     "tags",
 )  # metadata of a cell that an author writes; the rest comes from tools
 INJECTED = "injected-parameters"  # Papermill's tag
-PEAK = "import resource\n\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # KiB, on a Mac bytes
+PEAK = """try:
+    import resource
+
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # KiB, on a Mac bytes
+except ModuleNotFoundError:  # on Windows
+    print(0)"""
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # variables that say how many; those of the caller stay
+PATIENCE = 600  # seconds, on a machine that is busy: for a kernel to start, and for what a cell has printed to arrive
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a widget of the running kernel, of a random id
 
 
@@ -78,7 +86,8 @@ class Manager(AsyncKernelManager):
     async def start_kernel(self, **more: object) -> None:
         """Start the kernel."""
         env = dict.fromkeys(THREADS, str(self.threads)) | os.environ
-        await super().start_kernel(**more | {"pass_fds": self.inherited, "cwd": self.folder, "env": env})
+        files = {"pass_fds": self.inherited} if os.name == "posix" else {}  # Windows has no such thing
+        await super().start_kernel(**more | files | {"cwd": self.folder, "env": env})
         self.running.add(self)
 
     async def cleanup_resources(self, restart: bool = False) -> None:
@@ -90,7 +99,10 @@ class Manager(AsyncKernelManager):
 def kill_kernels() -> None:
     """End all kernels of this process at once: whoever waits for one is told that it has died."""
     for manager in list(Manager.running):
-        os.killpg(manager.provisioner.pid, signal.SIGKILL)
+        if os.name == "posix":
+            os.killpg(manager.provisioner.pid, signal.SIGKILL)
+        else:
+            os.kill(manager.provisioner.pid, signal.SIGTERM)
 
 
 def execute(
@@ -120,7 +132,9 @@ def execute(
                 parameters=parameters,
                 kernel_name=KERNEL["name"],
                 language=KERNEL["language"],
-                start_timeout=600,  # of the kernel, in seconds, on a machine that is busy
+                start_timeout=PATIENCE,
+                iopub_timeout=PATIENCE,  # after its own four seconds the client goes on without an output
+                raise_on_iopub_timeout=True,
                 progress_bar={"desc": path.stem, "file": sys.stderr},
                 kernel_manager_class=Manager,
                 config=Config(
@@ -132,14 +146,18 @@ def execute(
                     },
                 ),
             )
-        except (PapermillExecutionError, RuntimeError) as error:  # RuntimeError: the kernel died
+        except (
+            PapermillExecutionError,
+            RuntimeError,
+            TimeoutError,
+        ) as error:  # RuntimeError: the kernel died
             partial = nbformat.read(running, as_version=4)
             partial.cells.pop()
             raise NotebookFailed(f"{path} stopped {_where(partial, error)}", partial) from None
         executed = nbformat.read(running, as_version=4)
     effort = _effort(executed)
     for line in warnings(executed):
-        print(f"{path.stem}: {line}", file=sys.stderr)
+        LOG.warning("%s: %s", path.stem, line)
     return tidy(executed), effort
 
 
