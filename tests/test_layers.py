@@ -32,8 +32,7 @@ BELOW: dict[str, set[str]] = {
         *("network", "quantizers", "theory", "weights"),
     },
     "allocation": {
-        *("checkpoints", "engine", "files", "functional", "models"),
-        *("network", "quantizers", "theory"),
+        *("checkpoints", "engine", "files", "functional", "models", "network", "quantizers", "theory"),
     },
     "census": {
         *("code", "extras", "files", "histogram", "measure", "models", "plot"),
