@@ -68,7 +68,7 @@ def matrices() -> Iterator[Choice]:
     checkpoint = open_checkpoint(MODEL)
     windows = cut_windows(read_tokens(TEXT, load_tokenizer(MODEL)), WINDOW).take(WINDOWS)
     moments = second_moments(checkpoint, windows, [LAYER])
-    chosen = [w for w in checkpoint.layer(LAYER) if w.group in ("q", "gate", "down")]
+    chosen = [w for w in checkpoint.layer(LAYER) if w.group in ("q", "down")]
     for weight in [*chosen, *(w for w in checkpoint.weights if w.group == "embed")]:
         rows = PART // weight.shape[1]
         python = f"open_checkpoint({MODEL!r}).tensor({weight.name!r})" + f"[:{rows}]" * (

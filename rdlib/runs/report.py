@@ -161,7 +161,7 @@ def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
     return Chapter(
         name=name,
         title=title(executed) or name,
-        question=Markup(page.markdown(texts.get("Question", ""))),
+        question=Markup(_links(page.markdown(texts.get("Question", "")), name)),
         answer=Markup(_links(page.markdown(found or texts.get("Answer", "")), name)),
         computed=bool(found),
         notes=notes(executed),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rdlib.files import write_whole
 from rdlib.runs import page, report, slides
+from rdlib.runs.findings import findings
 from rdlib.runs.kept import KEPT, all_points, kept_manifest
 
 
@@ -56,6 +57,9 @@ def real(experiment: str) -> str:
         title=f"{experiment} · rdlib",
         model=report.NAMES.get(model, model),
         manifest=manifest,
+        findings=findings(
+            {file.stem: pd.read_parquet(file) for file in (KEPT / experiment).glob("*.parquet")}
+        ),
         columns=columns,
         rows=rows,
     )
