@@ -49,7 +49,6 @@ COLOURS = {
     "k-means d=4": "#1B7F79",
     "k-means": "#00441B",
     "multi-codebook": "#8FBC94",
-    "PQ d=2": "#D8B365",
     "PQ d=4": "#A6761D",
     "PQ": "#5C3A00",
     "residual VQ": "#5E4FA2",

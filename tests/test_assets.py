@@ -42,7 +42,7 @@ def test_its_matrices_are_bfloat16_and_divide_into_groups_of_128():
 def test_what_was_committed_stays_small():
     sizes = {file: file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()}
     quantized = sum(size for file, size in sizes.items() if ASSETS / "checkpoints" in file.parents)
-    assert quantized <= 15e6 and sum(sizes.values()) - quantized < 9e6
+    assert quantized <= 15e6 and sum(sizes.values()) - quantized < 10e6
 
 
 def test_it_predicts_stories_that_it_never_saw(llama, tokenizer):

@@ -122,7 +122,7 @@ def test_distances_are_those_of_the_decoded_weights(in_the_box):
         for layer, packed in aligned(open_quantized(name), original).items():
             found = distances(original.tensor(layer), packed.weight)
             assert (own.mse[layer], own.sqnr_db[layer]) == (found["mse"], found["sqnr_db"]), (name, layer)
-            assert own.correlation[layer] > 0.7
+            assert own.correlation[layer] > 0.6, (name, layer)  # of HQQ with 1 bit
 
 
 def test_the_limit_is_conservative(in_the_box):

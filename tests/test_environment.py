@@ -33,6 +33,7 @@ EXTRA_OF = {
     **dict.fromkeys(("audit", "runs/templating.py"), "census"),
     "census/tasks.py": "cluster",
     "models/hub.py": "models",
+    "allocation/gguf.py": "gguf",
     **dict.fromkeys(("checkpoints/llama_cpp.py", "models/gguf/grids.py"), "gguf"),
     **dict.fromkeys(("models/gguf/model.py", "models/gguf/tokenizer.py"), "models"),
 }

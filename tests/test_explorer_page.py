@@ -1,7 +1,9 @@
 """The explorer as a page: what a browser shows of a state is what the library says of it, to the last digit."""
 
+import ast
 import importlib.util
 import json
+import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from rdlib.explorer.page import Choice, family, knobs, render, states
 from rdlib.explorer.sources import SOURCES, rows_of_two_variances, scattered_variances, student_t
 from rdlib.explorer.subject import GAUSSIAN, UNITS, Subject, with_unit
 from rdlib.measure import measure
+from rdlib.runs.contract import built
 
 BY_NAME = pytest.mark.parametrize("name", CHOICES)
 
@@ -45,13 +48,13 @@ def html() -> str:
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.name)
-def test_a_source_has_unit_variance_and_says_how_it_is_made(source):
+def test_a_source_has_unit_variance_and_says_how_it_is_made(source, tmp_path):
     for number in {source.numbers[0], source.numbers[-1]}:
         W = source.weights(number)
         assert W.dtype == ml_dtypes.bfloat16 and W.astype(float).std() == pytest.approx(1, rel=1e-2)
-        made: dict = {}
-        exec(program(source.python(number), CHOICES["uniform"]).partition("print")[0], made)
-        assert np.array_equal(made["W"], W)
+        file = tmp_path / "pasted.py"
+        file.write_text(program(source.python(number), CHOICES["uniform"]).partition("print")[0])
+        assert np.array_equal(runpy.run_path(str(file))["W"], W)
 
 
 def test_the_tail_is_heavier_the_smaller_nu_is():
@@ -73,7 +76,8 @@ def test_two_variances_are_the_same_weights_in_two_arrangements():
 def test_every_state_is_written_as_python_that_makes_it(name):
     for key, quantizer in states(name).items():
         names, written = family(name)["python"][key]
-        assert eval(written, {n: getattr(rdlib.quantizers, n) for n in names.split(", ")}) == quantizer
+        imported = {n: getattr(rdlib.quantizers, n) for n in names.split(", ")}
+        assert built(ast.parse(written, mode="eval").body, imported) == quantizer
 
 
 @BY_NAME

@@ -47,6 +47,7 @@ def test_ours_keep_it(quantizer):
 
 def test_an_expression_is_taken_as_well_as_a_class():
     assert load("rdlib.quantizers:LloydMax(3)") == LloydMax(3)
+    assert load("rdlib.quantizers:GPTQ(UniformAsymmetric(4), damping=.1)") == GPTQ(UniformAsymmetric(4), 0.1)
 
 
 def test_the_ladder_is_in_order():
@@ -62,6 +63,8 @@ def test_the_ladder_is_in_order():
         ("no_such_room:A", "There is no module no_such_room"),
         ("rdlib.quantizers:Nothing", "cannot be made: name 'Nothing' is not defined"),
         ("rdlib.quantizers:LloydMax", "cannot be made: .*bits"),
+        ("rdlib.quantizers:LloydMax(2", "cannot be made: "),
+        ("rdlib.quantizers:[LloydMax(2) for _ in [1]][0]", "cannot be made: "),
         ("rdlib.quantizers:PerTensor", "is no Quantizer"),
     ],
 )

@@ -51,6 +51,8 @@ def read_fp8(
     """
     index, s = floats(parts, "weight", 8), parts.floats(scale)
     tile = block or _tile(index.shape, s.shape)
+    if min(tile) < 1:
+        raise ValueError(f"A scale of {' × '.join(map(str, tile))} weights is none.")
     tiles = tuple(-(-n // length) for n, length in zip(index.shape, tile, strict=True))
     s = parts.tiled(scale, tiles, f"a scale for {' × '.join(map(str, tile))}")
     streams = {"index": unpacked(index, 8), "scale": stored(s)}

@@ -4,11 +4,12 @@
 The tests of the package hold every quantizer of its own to more of the same (``tests/test_contract.py``).
 """
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -47,13 +48,31 @@ def load(name: str) -> Quantizer:
         except ModuleNotFoundError as error:
             raise ValueError(f"There is no module {error.name}.") from None
     try:
-        found = eval(expression, vars(module))
+        found = built(ast.parse(expression, mode="eval").body, vars(module))
         quantizer = found() if inspect.isclass(found) else found
-    except (NameError, TypeError) as error:
+    except (NameError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be made: {error}.") from None
     if not isinstance(quantizer, Quantizer):
         raise ValueError(f"{name} is no Quantizer of rdlib.quantizers.base.")
     return quantizer
+
+
+def built(node: ast.expr, names: Mapping[str, object]) -> object:
+    """What an expression of names, attributes, calls and literals says, such as ``GPTQ(Uniform(3), damping=0.1)``.
+
+    Raises:
+        NameError, AttributeError, TypeError or ValueError: something in it is unknown, or is another expression.
+    """
+    if isinstance(node, ast.Name):
+        if node.id not in names:
+            raise NameError(f"name {node.id!r} is not defined")
+        return names[node.id]
+    if isinstance(node, ast.Attribute):
+        return getattr(built(node.value, names), node.attr)
+    if isinstance(node, ast.Call):
+        keywords = {keyword.arg: built(keyword.value, names) for keyword in node.keywords}
+        return built(node.func, names)(*(built(a, names) for a in node.args), **keywords)
+    return ast.literal_eval(node)
 
 
 def checks(quantizer: Quantizer) -> Iterator[tuple[str, str]]:
