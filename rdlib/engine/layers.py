@@ -94,9 +94,8 @@ class Layers:
         wide = torch.empty(shape)
         with np.errstate(over="ignore"):  # of float64
             wide.numpy()[:] = values  # in one step: at 8 billion weights the embedding takes 2.1 GB
-        if (
-            not wide.sum().isfinite() and not wide.isfinite().all()
-        ):  # one pass; a second where the sum is too large
+        # One pass; a second where the sum alone is too large.
+        if not wide.sum().isfinite() and not wide.isfinite().all():
             refuse_non_finite(values, f"{name} of {self.name}")
             raise ValueError(f"{name} of {self.name} does not fit float32.")
         return wide.to(self.device)

@@ -116,7 +116,7 @@ def render(build: Path) -> str:
     models = dict.fromkeys(str(entry["parameters"].get("model", "")) for entry in known.values())
     table = build / "results.parquet"
     columns, rows = point_records(pd.read_parquet(table) if table.is_file() else pd.DataFrame())
-    tables = {path.stem: pd.read_parquet(path) for path in sorted((build / "tables").glob("*.parquet"))}
+    tables = tables_in(build / "tables")
     model = ", ".join(NAMES.get(model, model) for model in models if model) or "no model"
     others = {name: its for name, its in kept_models().items() if name not in models}
     lines = side_by_side({model: tables} | others)
@@ -136,6 +136,11 @@ def render(build: Path) -> str:
         columns=columns,
         rows=rows,
     )
+
+
+def tables_in(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables of notebooks that lie in a folder, by name."""
+    return {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
 
 
 def point_records(points: pd.DataFrame) -> tuple[list[str], list[list[object]]]:

@@ -57,9 +57,7 @@ def real(experiment: str) -> str:
         title=f"{experiment} · rdlib",
         model=report.NAMES.get(model, model),
         manifest=manifest,
-        findings=findings(
-            {file.stem: pd.read_parquet(file) for file in (KEPT / experiment).glob("*.parquet")}
-        ),
+        findings=findings(report.tables_in(KEPT / experiment)),
         columns=columns,
         rows=rows,
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from markupsafe import Markup, escape
 from nbformat import NotebookNode
 
@@ -48,10 +47,9 @@ def write(build: Path) -> Path:
     names = sorted(file.stem for file in build.glob("[0-9]*.ipynb") if not file.name.endswith(report.PARTIAL))
     if not names:
         raise FileNotFoundError(f"{build} holds no executed notebook; run the experiment first.")
-    tables = {path.stem: pd.read_parquet(path) for path in sorted((build / "tables").glob("*.parquet"))}
     text = report.TEMPLATES.get_template("slides.html.j2").render(
         title="Slides · rdlib",
-        findings=findings(tables),
+        findings=findings(report.tables_in(build / "tables")),
         slides=[slide for name in names for slide in slides_of(build, name)],
     )
     write_whole(build / "slides.html", text)
