@@ -1,0 +1,100 @@
+"""Rounded Gaussians as the model of an entropy coder: an index of scales instead of tables."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.special import ndtr
+
+from rdlib.code.ans import ABSENT, Ans
+
+OCTAVE = 8  # scales are multiples of 2^(1/8): that costs 0.001 bit an index
+NARROWEST = -3 * OCTAVE  # scale of the context 0
+RAREST = 16 * 24  # −16·log₂ of a probability: what the coder has left for any symbol
+MOST = 1 << 25  # entries of all tables together
+
+
+def normal_table(first: int, counts: np.ndarray, width: int) -> np.ndarray:
+    """−16·log₂ of P(z − width/2 < s·N(0, 1) < z + width/2), z = width·m + (c mod width), for m = first … −first.
+
+    s = 2^(⌊c / width⌋ / 8 − 3) of the context c.
+
+    Args:
+        first: the lowest symbol m, ≤ 0.
+        counts: how often each context c occurs; what never does gets a row of zeros.
+        width: of a cell, 1 or 2.
+
+    Returns:
+        int16 (contexts, symbols).
+
+    Raises:
+        ValueError: the table would not fit into memory.
+    """
+    size = 1 - 2 * first
+    if size < 1 or len(counts) * size > MOST:
+        raise ValueError(f"{len(counts)} scales of {size} symbols are more than any encoder uses.")
+    table = np.zeros((len(counts), size), np.int16)
+    for c in np.flatnonzero(counts):
+        z = np.abs(width * np.arange(first, 1 - first) + c % width)
+        s = 2.0 ** ((c // width + NARROWEST) / OCTAVE)
+        p = ndtr((width / 2 - z) / s) - ndtr((-width / 2 - z) / s)
+        table[c] = np.rint(-16 * np.log2(np.maximum(p, 2.0 ** (-RAREST / 16))))
+    table[table == ABSENT] -= 1  # this number says in tables of bytes that a symbol does not occur
+    return table
+
+
+def scales_of(streams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The scales of rows (out,) and columns (in,), int64 ≥ 0, whose sum is the context of a weight's index.
+
+    Args:
+        streams: ``row_deviation``; ``deviation`` and ``offset``, which are in units of the least ``spacing``.
+
+    Raises:
+        ValueError: the streams do not fit each other.
+    """
+    rows, columns, spacing, offset = (
+        _integers(streams, name) for name in ("row_deviation", "deviation", "spacing", "offset")
+    )
+    if offset.shape != (1,) or spacing.shape != columns.shape:
+        raise ValueError("Scales are one a row and one a column.")
+    columns = columns + offset - spacing - NARROWEST
+    if columns.min(initial=0) < 0:
+        raise ValueError("A column is narrower than any that is written.")
+    return rows, columns
+
+
+def _integers(streams: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A stream as int64 (n,).
+
+    Raises:
+        ValueError: it is not there, or is no vector, or has a number that none can have.
+    """
+    if (
+        name not in streams
+        or streams[name].ndim != 1
+        or (np.abs(streams[name].astype(np.float64)) > MOST).any()
+    ):
+        raise ValueError(f"An index with scales needs a vector {name!r} of integers before it.")
+    return streams[name].astype(np.int64)
+
+
+def normal_model(streams: Mapping[str, np.ndarray]) -> Ans:
+    """The model of indices that are sorted by the scales of their rows and columns, and then by their remainder.
+
+    Args:
+        streams: those of :func:`scales_of`; ``first``, the lowest symbol; and where cells are two wide ``counts``, of
+            the odd indices of every scale.
+
+    Raises:
+        ValueError: the streams do not fit each other.
+    """
+    rows, columns = scales_of(streams)
+    first, width = _integers(streams, "first"), 1
+    if first.shape != (1,) or first[0] > 0:
+        raise ValueError("The lowest symbol is one number, and not above zero.")
+    counts = np.convolve(np.bincount(rows, minlength=1), np.bincount(columns, minlength=1))
+    if "counts" in streams:
+        odd, width = _integers(streams, "counts"), 2
+        if odd.shape != counts.shape or (odd > counts).any():
+            raise ValueError("There are more odd indices than indices of a scale.")
+        counts = np.stack([counts - odd, odd], axis=1).ravel()
+    return Ans(normal_table(int(first[0]), counts, width), counts)
