@@ -1,4 +1,4 @@
-"""The command line: ``rdlib run``, ``compare``, ``census``, ``audit``, ``export`` and ``report``."""
+"""The command line: ``rdlib run``, ``compare``, ``census``, ``audit``, ``export``, ``plan`` and ``report``."""
 
 import argparse
 import sys
@@ -14,7 +14,8 @@ EXAMPLES = """examples:
   rdlib compare demo llama-3.2-1b        two finished experiments side by side
   rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint
   rdlib audit owner/name *.gguf          quantized files beside the model that they were made of
-  rdlib export model.gguf folder         a folder of a GGUF file, which transformers loads"""
+  rdlib export model.gguf folder         a folder of a GGUF file, which transformers loads
+  rdlib plan model.gguf --gib 0.1        a type for every tensor, for llama-quantize, and the file"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -106,6 +107,17 @@ def export(given: argparse.Namespace) -> None:
     )
 
 
+def plan(given: argparse.Namespace) -> None:
+    """Choose a type of GGUF for every matrix within a size, and write the list for llama-quantize and the file."""
+    with extra("models", "rdlib plan"):
+        from rdlib.allocation import gguf
+    from rdlib.models import open_checkpoint
+
+    texts = given.calibration, given.text
+    planned = gguf.plan(open_checkpoint(given.model), given.out, *texts, given.tokens, given.bits, given.gib)
+    print("\n".join(planned))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdlib",
@@ -153,6 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     decoded = command(export)
     decoded.add_argument("model", help="a GGUF file, a folder, or a hub id, such as owner/name:file.gguf")
     decoded.add_argument("folder", type=Path, help="which does not exist yet")
+    chosen = command(plan)
+    chosen.add_argument("model", help="a GGUF file, a folder, or a hub id, such as owner/name:file.gguf")
+    size = chosen.add_mutually_exclusive_group(required=True)
+    size.add_argument("--gib", type=float, help="of the file, in GiB (2³⁰ bytes)")
+    size.add_argument("--bits", type=float, help="bits per weight of the linear layers")
+    chosen.add_argument("--out", type=Path, default=Path("build/plan"), help="folder (default: %(default)s)")
+    chosen.add_argument("--tokens", type=int, default=32768, help="of either text (default: %(default)s)")
+    chosen.add_argument("--text", default="books-evaluation", help="to judge by: a file, or %(default)s")
+    chosen.add_argument("--calibration", default="books-calibration", help="for H: a file, or %(default)s")
     command(report).add_argument("build", type=Path, help="folder of an experiment, like build/demo")
     return parser
 

@@ -12,7 +12,7 @@ from rdlib.__main__ import main
 from rdlib.extras import MissingExtra, extra
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["run", "compare", "census", "audit", "export", "report"]
+COMMANDS = ["run", "compare", "census", "audit", "export", "plan", "report"]
 
 
 def printed(capsys, *arguments: str) -> str:
@@ -46,6 +46,7 @@ def test_help_of_a_command(capsys, command):
         (["census", "no/such/thing", "out"], "There is no folder 'no/such/thing'"),
         (["audit", "no/such/thing", "x"], "There is no folder 'no/such/thing'"),
         (["export", "no/such/thing", "out"], "There is no folder 'no/such/thing'"),
+        (["plan", "no/such/thing", "--bits", "4"], "There is no folder 'no/such/thing'"),
         (["export", "embedded", ".."], ".. exists already: name a folder that does not"),
     ],
 )

@@ -77,8 +77,8 @@ FORGERIES = [
     (NF4(), "scale", Stream.floats(np.full(6, 3e38), "float32"), None),
     (Uniform(4, PerChannel()), "scale", Stream.floats(np.full((5, 1), 6e4)), None),
     (VectorQuantizer(4, 2), "codebook", Stream.floats(np.ones((1, 2, 2))), "are not those of"),
-    (FeedbackTrellis(4.0), "column_class", Stream.fixed(np.zeros(3), 4), "column_class for every column"),
-    (FeedbackTrellis(4.0), "column_class", Stream.fixed(np.full(70, 255), 256), "a count for every context"),
+    (FeedbackTrellis(4.0), "deviation", Stream.fixed(np.zeros(3), 4), "one a row and one a column"),
+    (FeedbackTrellis(4.0), "counts", Stream.fixed(np.zeros(300), 2), "a count for every scale"),
     (WaterSIC(4.0), "step", Stream.floats(np.array([3e38]), "float32"), "NaN or Inf"),
 ]
 

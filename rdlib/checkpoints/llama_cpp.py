@@ -64,9 +64,13 @@ class LlamaCpp(Quantizer):
         Raises:
             ValueError: rows are no whole blocks, or libgguf is not installed.
         """
-        return self._encoded(W, None)
+        return self._decoder.encoded(self.blocks(W, H))
 
-    def _encoded(self, W: np.ndarray, importance: np.ndarray | None) -> Code:
+    def blocks(self, W: np.ndarray, H: np.ndarray | None = None) -> np.ndarray:
+        """The bytes of a file, uint8 (out, bytes of a row); raises as :meth:`quantize` does."""
+        return self._blocks(W, None)
+
+    def _blocks(self, W: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
         values, kind = as_float32(W), named_type(self.kind)
         kind.row_bytes(values.shape[1])
         try:
@@ -76,7 +80,11 @@ class LlamaCpp(Quantizer):
         number = libgguf.GGMLQuantizationType[self.kind]
         if importance is None and libgguf.quantize_requires_imatrix(number):
             raise ValueError(f"llama.cpp writes {self.kind} only with importance: use LlamaCppImportance.")
-        return self._decoder.encoded(libgguf.quantize_rows(values, number, importance))
+        return libgguf.quantize_rows(values, number, importance)
+
+    def decoded(self, rows: np.ndarray) -> np.ndarray:
+        """Ŵ, float32 (out, in), of the bytes of a file."""
+        return self._decoder.decode(self._decoder.encoded(rows))
 
     def reconstruct(self, code: Code) -> np.ndarray:
         return self._decoder.reconstruct(code)
@@ -96,10 +104,10 @@ class LlamaCppImportance(LlamaCpp):
 
     uses_H: ClassVar[bool] = True
 
-    def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
-        """See :meth:`LlamaCpp.quantize`; without H all inputs are as important."""
+    def blocks(self, W: np.ndarray, H: np.ndarray | None = None) -> np.ndarray:
+        """See :meth:`LlamaCpp.blocks`; without H all inputs are as important."""
         importance = np.ones(np.shape(W)[-1]) if H is None else np.diagonal(H)
-        return self._encoded(W, np.ascontiguousarray(importance, np.float32))
+        return self._blocks(W, np.ascontiguousarray(importance, np.float32))
 
 
 def writable(kinds: Iterable[str], widths: Iterable[int] = ()) -> tuple[list[str], str]:

@@ -10,18 +10,21 @@ from rdlib.code.ans import ABSENT, Ans
 OCTAVE = 8  # scales are multiples of 2^(1/8): that costs 0.001 bit an index
 NARROWEST = -3 * OCTAVE  # scale of the context 0
 RAREST = 16 * 24  # −16·log₂ of a probability: what the coder has left for any symbol
+FLOOR = 2.0**-24
+LOG2E = float(np.log2(np.e))
 MOST = 1 << 25  # entries of all tables together
 
 
 def normal_table(first: int, counts: np.ndarray, width: int) -> np.ndarray:
-    """−16·log₂ of P(z − width/2 < s·N(0, 1) < z + width/2), z = width·m + (c mod width), for m = first … −first.
+    """−16·log₂ of the probability of z = width·m + (c mod width), m = first … −first, in every context c.
 
-    s = 2^(⌊c / width⌋ / 8 − 3) of the context c.
+    s = 2^(⌊c / width⌋ / 8 − 3).  A rounded weight has P(z) = P(z − ½ < s·N(0, 1) < z + ½).  A path through a trellis
+    chooses among all integers of one remainder mod 2 and does not go to the nearest: P(z) ∝ exp(−z² / 2s²).
 
     Args:
         first: the lowest symbol m, ≤ 0.
         counts: how often each context c occurs; what never does gets a row of zeros.
-        width: of a cell, 1 or 2.
+        width: 1, or 2 for a trellis.
 
     Returns:
         int16 (contexts, symbols).
@@ -34,10 +37,15 @@ def normal_table(first: int, counts: np.ndarray, width: int) -> np.ndarray:
         raise ValueError(f"{len(counts)} scales of {size} symbols are more than any encoder uses.")
     table = np.zeros((len(counts), size), np.int16)
     for c in np.flatnonzero(counts):
-        z = np.abs(width * np.arange(first, 1 - first) + c % width)
-        s = 2.0 ** ((c // width + NARROWEST) / OCTAVE)
-        p = ndtr((width / 2 - z) / s) - ndtr((-width / 2 - z) / s)
-        table[c] = np.rint(-16 * np.log2(np.maximum(p, 2.0 ** (-RAREST / 16))))
+        x = np.abs(width * np.arange(first, 1 - first) + c % width) * 2.0 ** -(
+            (c // width + NARROWEST) / OCTAVE
+        )
+        half = 2.0 ** -((c + NARROWEST) / OCTAVE) / 2
+        octaves = (
+            -np.log2(np.maximum(ndtr(half - x) - ndtr(-half - x), FLOOR)) if width == 1 else x**2 * LOG2E / 2
+        )
+        octaves += np.log2(np.exp2(-octaves).sum())
+        table[c] = np.rint(np.minimum(16 * octaves, RAREST))
     table[table == ABSENT] -= 1  # this number says in tables of bytes that a symbol does not occur
     return table
 

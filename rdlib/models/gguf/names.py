@@ -43,6 +43,24 @@ def transformers_name(name: str) -> str | None:
     return WHOLE.get(name)
 
 
+def gguf_name(name: str) -> str:
+    """The name in GGUF of a tensor of transformers' Llama; a name of GGUF stays.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if name == ROPE:
+        return name
+    theirs = {ours: gguf for gguf, ours in PARTS.items()}
+    block = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
+    if block and block[2] in theirs:
+        return f"blk.{block[1]}.{theirs[block[2]]}.{block[3]}"
+    for gguf, ours in WHOLE.items():
+        if ours == name:
+            return gguf
+    raise ValueError(f"{name} has no name in GGUF.")
+
+
 def permuted_heads(name: str, config: dict) -> int | None:
     """How many heads a tensor has whose rows are in llama.cpp's order; None where its rows are in their own."""
     if config["model_type"] != "llama":
@@ -63,3 +81,9 @@ def unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
         raise ValueError(f"{len(rows)} rows are not {heads} heads of an even number of rows.")
     pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
+
+
+def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
+    """The rows of q or k in the order of llama.cpp: what :func:`unpermuted` undoes."""
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)

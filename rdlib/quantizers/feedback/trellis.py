@@ -9,9 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 from numba import njit
+from scipy.special import ndtr
 
 from rdlib.code.code import Code
-from rdlib.code.normal import NARROWEST, normal_table
+from rdlib.code.normal import NARROWEST, OCTAVE
 from rdlib.quantizers.feedback.feedback import fed
 from rdlib.quantizers.feedback.watersic import SuccessiveCancellation, powers_of, scale_of, settle
 from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, subsets_of
@@ -47,7 +48,7 @@ class FeedbackTrellis(SuccessiveCancellation):
 
     states: int = 256
     width: ClassVar[int] = 2
-    noise: ClassVar[float] = 0.25  # (2α)²/12 less 1.25 dB
+    noise: ClassVar[float] = 0.1  # the price has brought points near the means of their cells already
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,10 +76,11 @@ class FeedbackTrellis(SuccessiveCancellation):
 
 @cache
 def _prices() -> np.ndarray:
-    """−λ·log₂ p of the integers 0 … FARTHEST for every scale, float64 (scales, FARTHEST + 1); cells are 2 wide."""
-    table = normal_table(-(FARTHEST // 2) - 1, np.ones(2 * SCALES), 2).reshape(SCALES, 2, -1)
-    prices = np.moveaxis(table, 1, 2)[:, FARTHEST // 2 + 1 :].reshape(SCALES, -1)[:, : FARTHEST + 1]
-    return TRADE * np.minimum(prices / 16, DEAREST)
+    """−λ·log₂ P(z − 1 < s·N(0, 1) < z + 1), z = 0 … FARTHEST, for every scale s: float64 (SCALES, FARTHEST + 1)."""
+    s = 2.0 ** ((np.arange(SCALES)[:, None] + NARROWEST) / OCTAVE)
+    z = np.arange(FARTHEST + 1)
+    p = ndtr((1 - z) / s) - ndtr((-1 - z) / s)
+    return -TRADE * np.log2(np.maximum(p, 2.0**-DEAREST))
 
 
 @njit(cache=True)

@@ -136,7 +136,8 @@ class SuccessiveCancellation(Quantizer):
         first = -int(np.abs(symbols).max(initial=0))
         contexts = self.width * (rows[:, None] + columns - NARROWEST) + odd
         table = normal_table(first, np.bincount(contexts.ravel()), self.width)
-        return float(table[contexts, symbols - first].mean()) / 16
+        excess = np.log2(np.exp2(-table / 16).sum(axis=1))  # of rounded frequencies over 1
+        return float((table[contexts, symbols - first] / 16 + excess[contexts]).mean())
 
     def _step(self, x: np.ndarray, U: np.ndarray, spacing: np.ndarray, rows: np.ndarray) -> float:
         """Δ at which the rate is the nominal one, on a part of the rows; 0 for weights that are all zero.
