@@ -79,7 +79,10 @@ class Ans(Format):
         runs = self.runs(math.prod(shape))
         parts = [self._decoded(coder, table, run.stop - run.start) for table, run in runs]
         if not coder.is_empty():
-            raise ValueError("An entropy-coded stream does not end where its symbols end.")
+            raise ValueError(
+                "An entropy-coded stream does not end where its symbols end: tables, scales or counts before it are "
+                "not those that it was written with."
+            )
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(shape)
 
     def _decoded(

@@ -249,7 +249,7 @@ def _completed(form: Format | type[Format], streams: Mapping[str, Stream], shape
         return form()
     if form is not Ans:
         return form
-    if "deviation" in streams:
+    if streams.keys() & {"deviation", "row_deviation"}:
         return normal_model({name: stream.array for name, stream in streams.items()})
     table = _needed(streams, "table", 1, 2)
     if table.ndim == 1:

@@ -12,6 +12,7 @@ NARROWEST = -3 * OCTAVE  # scale of the context 0
 RAREST = 16 * 24  # −16·log₂ of a probability: what the coder has left for any symbol
 FLOOR = 2.0**-24
 LOG2E = float(np.log2(np.e))
+WIDEST = 1 << 18  # symbols
 MOST = 1 << 25  # entries of all tables together
 
 
@@ -33,7 +34,7 @@ def normal_table(first: int, counts: np.ndarray, width: int) -> np.ndarray:
         ValueError: the table would not fit into memory.
     """
     size = 1 - 2 * first
-    if size < 1 or len(counts) * size > MOST:
+    if not 0 < size <= WIDEST or len(counts) * size > MOST:
         raise ValueError(f"{len(counts)} scales of {size} symbols are more than any encoder uses.")
     table = np.zeros((len(counts), size), np.int16)
     for c in np.flatnonzero(counts):
@@ -54,7 +55,8 @@ def scales_of(streams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray
     """The scales of rows (out,) and columns (in,), int64 ≥ 0, whose sum is the context of a weight's index.
 
     Args:
-        streams: ``row_deviation``; ``deviation`` and ``offset``, which are in units of the least ``spacing``.
+        streams: ``row_deviation``, ``deviation`` and the sum of their ``offset`` s, in units of the least spacing;
+            ``spacing``, and ``row_spacing`` where there is one.
 
     Raises:
         ValueError: the streams do not fit each other.
@@ -62,9 +64,12 @@ def scales_of(streams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray
     rows, columns, spacing, offset = (
         _integers(streams, name) for name in ("row_deviation", "deviation", "spacing", "offset")
     )
-    if offset.shape != (1,) or spacing.shape != columns.shape:
+    of_rows = _integers(streams, "row_spacing") if "row_spacing" in streams else np.zeros_like(rows)
+    if offset.shape != (1,) or spacing.shape != columns.shape or of_rows.shape != rows.shape:
         raise ValueError("Scales are one a row and one a column.")
-    columns = columns + offset - spacing - NARROWEST
+    rows, columns = rows - of_rows, columns + offset - spacing - NARROWEST
+    least = rows.min(initial=1 << 16)
+    rows, columns = rows - least, columns + least
     if columns.min(initial=0) < 0:
         raise ValueError("A column is narrower than any that is written.")
     return rows, columns

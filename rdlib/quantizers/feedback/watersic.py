@@ -11,6 +11,7 @@ from rdlib.code.code import Code, Stream
 from rdlib.code.contexts import sorted_by, unsorted
 from rdlib.code.normal import NARROWEST, OCTAVE, normal_model, normal_table, scales_of
 from rdlib.quantizers.base import Quantizer, quarters
+from rdlib.quantizers.feedback.both_sides import cancelled_on_both_sides, power_of_others
 from rdlib.quantizers.feedback.feedback import fed, feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
 from rdlib.weights import as_float32, unit_power, with_room
@@ -18,6 +19,7 @@ from rdlib.weights import as_float32, unit_power, with_room
 WEAKEST = 5 * OCTAVE  # below the strongest row
 COMPILED = 32  # columns among which errors are fed by the compiled loop; beyond, by a product of matrices
 ROUNDS = 6  # of the search for the step
+ROUNDS_OF_BOTH = 2  # of the same with feedback on both sides, where each takes the whole matrix
 SAMPLE = 1 << 16  # weights on which the step is searched
 LARGEST = 1 << 16  # index, on either side of zero
 
@@ -81,15 +83,15 @@ class SuccessiveCancellation(Quantizer):
         values = with_room(as_float32(W))
         U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
         sigma, x = unit_power(values)
-        spacing, rows = self._spacing(U), _row_scales(x)
+        spacing, rows = self._spacing(U), _row_scales(x**2)
         step = np.float32(sigma * self._step(x, U, spacing, rows))
-        z, columns = self._cancelled(x, U, _spacings(spacing, step / (sigma or 1)), rows)
-        return Code(values.shape, self._streams(z, spacing, columns, rows, step))
+        z, columns = self._cancelled(x, U, step / (sigma or 1) * _ratios(spacing), rows)
+        return Code(values.shape, self._streams(z, step, spacing, columns, rows))
 
     def _spacing(self, U: np.ndarray) -> np.ndarray:
         """8·log₂ of each column's spacing in units of the least one, rounded, (in,)."""
         octaves = np.log2(np.diagonal(U))
-        return np.rint(OCTAVE * (octaves - octaves.min(initial=np.inf)))
+        return np.rint(OCTAVE * (octaves - octaves.min(initial=np.inf))).astype(np.int64)
 
     def _cancelled(
         self, x: np.ndarray, U: np.ndarray, alpha: np.ndarray, rows: np.ndarray
@@ -108,19 +110,28 @@ class SuccessiveCancellation(Quantizer):
         return z, columns
 
     def _streams(
-        self, z: np.ndarray, spacing: np.ndarray, columns: np.ndarray, rows: np.ndarray, step: float
+        self,
+        z: np.ndarray,
+        step: float,
+        spacing: np.ndarray,
+        columns: np.ndarray,
+        rows: np.ndarray,
+        row_spacing: np.ndarray | None = None,
     ) -> dict[str, Stream]:
         symbols, odd = np.divmod(z, self.width)
         first = -int(np.abs(symbols).max(initial=0))
-        deviation = columns + spacing.astype(np.int64)
-        offset = deviation.min(initial=NARROWEST + (1 << 16))
-        deviation, scales = deviation - offset, rows[:, None] + columns - NARROWEST
+        scales = rows[:, None] + columns - NARROWEST
+        own = {"deviation": columns + spacing, "row_deviation": rows}
+        numbers = {"spacing": spacing}
+        if row_spacing is not None:
+            own["row_deviation"] = rows + row_spacing
+            numbers["row_spacing"] = row_spacing
+        least = {name: own[name].min(initial=1 << 16) for name in own}
+        numbers |= {name: own[name] - least[name] for name in own}
         streams = {
             "step": Stream.floats(np.array([step]), "float32"),
-            "spacing": Stream.fixed(spacing, int(spacing.max(initial=0)) + 1),
-            "row_deviation": Stream.fixed(rows, int(rows.max(initial=0)) + 1),
-            "deviation": Stream.fixed(deviation, int(deviation.max(initial=0)) + 1),
-            "offset": Stream.floats(np.array([offset]), "float32"),
+            **{name: Stream.fixed(n, int(n.max(initial=0)) + 1) for name, n in numbers.items()},
+            "offset": Stream.floats(np.array([sum(least.values())]), "float32"),
             "first": Stream.floats(np.array([first]), "float32"),
         }
         if self.width == 2:
@@ -154,7 +165,7 @@ class SuccessiveCancellation(Quantizer):
         slope = 1.0  # bits an octave
         low, high, at_high = least, np.inf, -1.0
         for _ in range(ROUNDS):
-            rate = self._rate(*self._cancelled(some, U, _spacings(spacing, step), rows), rows)
+            rate = self._rate(*self._cancelled(some, U, step * _ratios(spacing), rows), rows)
             excess = rate - self.bits
             if abs(excess) < 3e-3:
                 break
@@ -166,14 +177,15 @@ class SuccessiveCancellation(Quantizer):
         return step
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        streams = {name: stream.array for name, stream in code.streams.items()}
-        rows, columns = scales_of(streams)
+        rows, columns = scales_of({name: stream.array for name, stream in code.streams.items()})
         if (len(rows), len(columns)) != code.shape:
             raise ValueError("The code does not hold a scale for every row and column.")
         scales = rows[:, None] + columns
         power = 4.0 ** ((scales + NARROWEST) / OCTAVE)
-        alpha = _spacings(code["spacing"], code.number("step"))
-        return (self._indices(code, scales) * (power / (power + self.noise)) * alpha).astype(np.float32)
+        W = self._indices(code, scales) * (power / (power + self.noise)) * _ratios(code["spacing"])
+        if "row_spacing" in code.streams:
+            W *= _ratios(code["row_spacing"])[:, None]
+        return (W * np.float64(code.number("step"))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -183,14 +195,51 @@ class WaterSIC(SuccessiveCancellation):
     With H = I every column has the same spacing.  For formula, streams and arguments, see
     :class:`SuccessiveCancellation`.
 
+    With G errors are fed to the rows below as well (see :mod:`.both_sides`), and a row has a spacing of its own, so
+    that all weights leave the same error in A·E·R: ``row_spacing``, as ``spacing``.
+
+    Args:
+        damping_G: of G, in units of its mean diagonal.
+
     References:
         Lifar, Savkin, Ordentlich and Polyanskiy 2026, arXiv:2603.04956. There the scales of rows and columns
         have 16 bits each; here they are on a logarithmic scale, some 9 bits a column and 5 a row.
     """
 
+    damping_G: float = 0.1
+    uses_G: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_damping(self.damping_G)
+
     @property
     def method(self) -> str:
         return "WaterSIC"
+
+    def quantize(self, W: np.ndarray, H: np.ndarray | None, G: np.ndarray | None = None) -> Code:
+        """See :meth:`rdlib.quantizers.base.Quantizer.quantize`; G is E[g gᵀ] of the outputs' gradients, (out, out)."""
+        values = with_room(as_float32(W))
+        if G is None or not values.any():
+            return super().quantize(W, H)
+        U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
+        V = feedback_factor(G, self.damping_G).T
+        sigma, x = unit_power(values)
+        spacing, row_spacing = self._spacing(U), self._spacing(V)
+        ratios = _ratios(row_spacing)[:, None] * _ratios(spacing)
+        alone = x / _ratios(row_spacing)[:, None]  # as if no row made up for others
+        step = self._step(alone, U, spacing, _row_scales(alone**2))
+        for _ in range(ROUNDS_OF_BOTH):
+            power = (x / (step * ratios)) ** 2 + self.noise * power_of_others(U, V, ratios)
+            rows = _row_scales(power / power.mean(axis=0))
+            s = powers_of(rows)[:, None] * powers_of(_column_scales(power, rows))
+            z, targets = cancelled_on_both_sides(x, U, V, step * ratios, s / (s + self.noise))
+            columns = _column_scales((targets / (step * ratios)) ** 2, rows)
+            excess = self._rate(z, columns, rows) - self.bits
+            if abs(excess) < 0.01:
+                break
+            step *= 2.0**excess
+        return Code(values.shape, self._streams(z, sigma * step, spacing, columns, rows, row_spacing))
 
     def _round(
         self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, rows: np.ndarray, z: np.ndarray
@@ -246,12 +295,18 @@ def settle(
         error[i] = (target[i] - decoded[i]) / u
 
 
-def _row_scales(x: np.ndarray) -> np.ndarray:
-    """8·log₂ of the root mean square of each row over the least, rounded, (out,): at most ``WEAKEST``."""
-    power = (x**2).mean(axis=1) if x.size else np.ones(len(x))
-    power = np.maximum(power / (power.max(initial=0) or 1), 4.0 ** (-WEAKEST / OCTAVE))
-    octaves = np.rint(OCTAVE / 2 * np.log2(power)).astype(np.int64)
+def _row_scales(power: np.ndarray) -> np.ndarray:
+    """8·log₂ of the root of the mean power of each row over the least, rounded, (out,): at most ``WEAKEST``."""
+    mean = power.mean(axis=1) if power.size else np.ones(len(power))
+    mean = np.maximum(mean / (mean.max(initial=0) or 1), 4.0 ** (-WEAKEST / OCTAVE))
+    octaves = np.rint(OCTAVE / 2 * np.log2(mean)).astype(np.int64)
     return octaves - octaves.min(initial=0)
+
+
+def _column_scales(power: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The same of each column, over the scales of its rows, (in,): at least ``NARROWEST``."""
+    mean = (power / powers_of(rows)[:, None]).mean(axis=0)
+    return np.rint(OCTAVE / 2 * np.log2(np.maximum(mean, 4.0 ** (NARROWEST / OCTAVE)))).astype(np.int64)
 
 
 def powers_of(rows: np.ndarray) -> np.ndarray:
@@ -259,6 +314,6 @@ def powers_of(rows: np.ndarray) -> np.ndarray:
     return 4.0 ** (rows / OCTAVE)
 
 
-def _spacings(spacing: np.ndarray, step: float) -> np.ndarray:
-    """α of each column, float64 (in,)."""
-    return np.float64(step) * 2.0 ** (spacing.astype(np.float64) / OCTAVE)
+def _ratios(spacing: np.ndarray) -> np.ndarray:
+    """Spacings in units of the least one, float64."""
+    return 2.0 ** (spacing.astype(np.float64) / OCTAVE)
