@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
+.PHONY: help run site results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -15,6 +15,9 @@ help: ## Show this list
 
 run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time)
 	@$(BIN)/rdlib run $(if $(JOBS),--jobs '$(JOBS)' )$(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
+
+site: run ## Make a site of EXPERIMENT, static files in build/demo to copy to any web server
+	@$(BIN)/rdlib site '$(EXPERIMENT)'
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))

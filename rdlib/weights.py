@@ -2,9 +2,13 @@
 
 import weakref
 from collections.abc import Callable, Hashable
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+from scipy.linalg import cholesky
+from scipy.linalg.lapack import dtrtri
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32))
@@ -110,6 +114,30 @@ def remembered(H: np.ndarray, what: Hashable, compute: Callable[[], np.ndarray])
 
 
 _KNOWN: dict[int, dict[Hashable, np.ndarray | None]] = {}  # of arrays that are alive
+
+
+def inverse_factor(A: np.ndarray) -> np.ndarray:
+    """U = R⁻¹ by LAPACK, upper triangular, where R·Rᵀ = A; then UᵀU = A⁻¹.
+
+    Args:
+        A: float64, (n, n), symmetric; it is overwritten.
+
+    Raises:
+        numpy.linalg.LinAlgError: A is not positive definite.
+    """
+    # of the matrix turned upside down, whose lower factor is the upper one of A
+    return dtrtri(cholesky(A[::-1, ::-1], lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1])[0]
+
+
+class Solver(NamedTuple):
+    """How symmetric matrices are factored, and their eigenvalues found; both float64."""
+
+    inverse_factor: Callable[[np.ndarray], np.ndarray] = inverse_factor
+    eigenvalues: Callable[[np.ndarray], np.ndarray] = np.linalg.eigvalsh
+
+
+LAPACK = Solver()
+SOLVER = ContextVar("solver", default=LAPACK)  # the engine sets one of the device that runs the model
 
 
 def with_room(values: np.ndarray) -> np.ndarray:

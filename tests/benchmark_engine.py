@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from random_checkpoint import write_checkpoint
 
 from rdlib.engine import Progress, Variant, walk
@@ -48,10 +49,9 @@ class Lines:
         """Seconds since the start."""
         seconds = time.perf_counter() - self.start
         self.ends.append(seconds)
-        print(
-            f"  {what} {seconds:6.0f} s, processor {time.process_time():6.0f} s, peak {peak():.2f} GB",
-            flush=True,
-        )
+        on_device = f", {torch.cuda.max_memory_allocated() / 1e9:.2f} on the GPU" * torch.cuda.is_available()
+        spent = f"{seconds:6.0f} s, processor {time.process_time():6.0f} s"
+        print(f"  {what} {spent}, peak {peak():.2f} GB{on_device}", flush=True)
         return seconds
 
 

@@ -40,7 +40,10 @@ BELOW: dict[str, set[str]] = {
         *("census", "checkpoints", "engine", "extras", "files", "grid", "measure", "models"),
         *("network", "plot", "runs", "theory", "weights"),
     },
-    "explorer": {"code", "extras", "histogram", "measure", "models", "plot", "quantizers", "theory"},
+    "explorer": {
+        *("code", "engine", "extras", "files", "histogram", "measure", "models", "network"),
+        *("plot", "quantizers", "runs", "theory", "weights"),
+    },
     "runs": {"extras", "files", "models"},
     "__main__": {"allocation", "audit", "census", "extras", "models", "runs"},
     "tools": {"files", "quantizers"},

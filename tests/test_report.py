@@ -136,7 +136,7 @@ def test_report_tells_question_and_answer(demo):
 
 def test_report_holds_every_point(demo):
     held = embedded(report.render(demo))
-    assert held["columns"] == ["notebook", "method", "bits", "mse", "gap"]  # what is empty is left out
+    assert held["columns"] == ["notebook", "method", "bits", "gap", "mse"]  # what is empty is left out
     full = [row + [None] * (len(held["columns"]) - len(row)) for row in held["rows"]]
     rows = pd.DataFrame(full, columns=held["columns"])
     assert list(rows.method) == list(TABLE.method) and list(rows.bits) == list(TABLE.bits)
@@ -228,17 +228,32 @@ def test_script_sorts_and_filters(demo):
         tab.get_by_role("button", name="Show 100 more").click()
         assert tab.locator("#points tbody tr").count() == 150
         tab.get_by_role("button", name="mse").click()
-        assert tab.locator("#points tbody tr").first.locator("td").nth(3).text_content() == "1e-9"
+        assert tab.locator("#points tbody tr").first.locator("td").nth(4).text_content() == "1e-9"
         tab.get_by_role("searchbox").fill("LLOYD 3")
         assert tab.locator("#points .count").text_content() == "50 rows."
+        tab.get_by_label("method").select_option("uniform")
+        assert tab.locator("#points .count").text_content() == "0 rows."
+        tab.get_by_label("method").select_option("Lloyd–Max")
+        again = window.new_page()
+        again.goto(tab.url)  # the address keeps filter, list and order
+        assert again.locator("#points .count").text_content() == "50 rows."
+        assert again.get_by_role("searchbox").input_value() == "LLOYD 3"
+        assert again.locator("th", has_text="mse").get_attribute("aria-sort") == "ascending"
         with tab.expect_download() as saved:
             tab.get_by_role("button", name="Download").click()
         rows = pd.read_csv(saved.value.path())
         assert set(rows.method) == {"Lloyd–Max"} and len(rows) == 50
-        tab.get_by_role("searchbox").fill("uniform")
+        tab.get_by_label("method").select_option("uniform")
+        tab.get_by_role("searchbox").fill("")
         assert tab.get_by_role("button", name="mse").is_visible()
         assert tab.get_by_role("button", name="gap").count() == 0  # none of these rows has one
         assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        tab.locator("figure > a").first.press("Enter")
+        assert tab.locator("dialog img").get_attribute("alt") == tab.locator(
+            "figure img"
+        ).first.get_attribute("alt")
+        tab.keyboard.press("Escape")
+        assert tab.locator("dialog").count() == 0
         window.close()
     assert faults == []
 

@@ -17,6 +17,7 @@ from rdlib.engine.found import Walk
 from rdlib.engine.layers import NORM, Layers
 from rdlib.engine.resume import Kept, question
 from rdlib.engine.room import IN_MEMORY, Room, refuse_full
+from rdlib.engine.solver import solver_on
 from rdlib.engine.variant import Variant
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import EMBEDDING
@@ -81,13 +82,14 @@ def walk(
     bench.step = branches.step = clock.step
     for number in range(first, len(layers)):
         clock.layer = number
-        with network.layer(number) as layer:
+        with network.layer(number) as layer, solver_on(network.device):
             branches.advance(layer, bench)
         if kept:
             kept.save(number + 1, branches, found, variants)
     clock.layer = len(network)
     if ends:
-        found.outputs.update(branches.end(bench))
+        with solver_on(network.device):
+            found.outputs.update(branches.end(bench))
     return found
 
 

@@ -31,7 +31,7 @@ from rdlib.models.packaged import BY_HAND, SMOLLM2, fetch_packaged, find_package
 from rdlib.runs import fingerprint as prints
 from rdlib.runs import notebook, page, report
 from rdlib.runs.check import RESULTS
-from rdlib.runs.kept import EFFORT
+from rdlib.runs.kept import EFFORT, all_points
 from rdlib.runs.parameters import chosen, declared, read
 from rdlib.runs.values import ParameterError
 
@@ -259,9 +259,7 @@ def collect(
     """Write the table of all points, each with its notebook, and the manifest of the whole run."""
     build = root / "build" / experiment
     tables = {name: build / "tables" / f"{name}.parquet" for name in states}
-    frames = [pd.read_parquet(path).assign(notebook=name) for name, path in tables.items() if path.exists()]
-    table = pd.concat(frames or [pd.DataFrame(columns=["notebook"])], ignore_index=True)
-    table = table[["notebook", *table.columns.drop("notebook")]]
+    table = all_points({name: pd.read_parquet(path) for name, path in tables.items() if path.exists()})
     results = {"results.csv": table.to_csv(index=False).encode(), "results.parquet": table.to_parquet()}
     for path in sorted((root / "notebooks" / "reference").glob("*.md")):
         text = path.read_text(encoding="utf-8")

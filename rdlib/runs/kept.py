@@ -71,6 +71,23 @@ def kept_table(experiment: str, table: str) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
+def all_points(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The points of notebooks in one table, each with its notebook."""
+    frames = [table.assign(notebook=name) for name, table in tables.items()]
+    table = pd.concat(frames or [pd.DataFrame(columns=["notebook"])], ignore_index=True)
+    return table[["notebook", *table.columns.drop("notebook")]]
+
+
+def kept_models() -> dict[str, dict[str, pd.DataFrame]]:
+    """The tables of every model whose results are kept, by the name of the model and their own."""
+    found: dict[str, dict[str, pd.DataFrame]] = {}
+    for file in sorted(KEPT.glob("*/*.parquet")):
+        notebook = file.stem.partition("-")[0]
+        model = kept_manifest(file.parent.name)["notebooks"][notebook]["parameters"]["model"]
+        found.setdefault(model, {})[file.stem] = pd.read_parquet(file)
+    return found
+
+
 def kept_manifest(experiment: str) -> dict:
     """What is known about a run whose results are kept: commit, versions, parameters, inputs, time and memory."""
     return json.loads((KEPT / experiment / "manifest.json").read_bytes())

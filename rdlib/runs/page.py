@@ -54,9 +54,18 @@ def html(notebook: NotebookNode, title: str) -> str:
 
 
 def reference(text: str, title: str) -> str:
-    """A page of the reference, Markdown, as one page like those of the notebooks that it lies beside."""
+    """A page of the reference, Markdown, as one page like those of the notebooks that it lies beside.
+
+    Its headings have the names that they have on GitHub: ``#exl3s-codes``.
+    """
     cell = nbformat.v4.new_markdown_cell(text, id="reference")
-    return html(nbformat.v4.new_notebook(cells=[cell]), title)
+    soup = BeautifulSoup(html(nbformat.v4.new_notebook(cells=[cell]), title), features="html.parser")
+    for heading in soup(re.compile("^h[1-6]$")):
+        words = heading.get_text().removesuffix("¶").strip().lower()
+        heading["id"] = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        for link in heading("a", class_="anchor-link"):
+            link["href"] = f"#{heading['id']}"
+    return str(soup)
 
 
 def described(notebook: NotebookNode) -> NotebookNode:

@@ -1,7 +1,8 @@
 """The page of an experiment: ``index.html``, which contains all it shows and loads nothing.
 
-Question and answer of every notebook with its key figure, all measured points, and the manifest.  A run ends
-with it; by hand it also shows a run that stopped.  The same experiment gives the same bytes.
+What was found, question and answer of every notebook with its key figure, all measured points, and the manifest.
+A run ends with it; by hand it also shows a run that stopped.  What else of a site (:mod:`rdlib.runs.site`) lies in the
+folder is linked.  The same folder gives the same bytes.
 """
 
 import json
@@ -17,6 +18,9 @@ from nbformat import NotebookNode
 from rdlib.files import write_whole
 from rdlib.runs import notebook as notebooks
 from rdlib.runs import page
+from rdlib.runs.findings import findings, side_by_side
+from rdlib.runs.kept import kept_models
+from rdlib.runs.launch import launch_links
 from rdlib.runs.parameters import declared
 from rdlib.runs.templating import records, templates
 
@@ -24,6 +28,30 @@ ANSWER = "answer"  # the tag of the cell that displays the answer, computed from
 NOTE = "note"  # the tag of cells whose printed text is shown beside the answer
 KEY = "key-figure"  # the tag of the cell whose figure represents its notebook; without one, the last figure
 PARTIAL = ".partial.ipynb"
+LEAD = "03_vector_rd"  # whose figure represents the project
+NAMES = {  # of models, for a reader
+    "embedded": "the small Llama of the package",
+    "smollm2-135m": "SmolLM2-135M-Instruct, a real Llama",
+}
+FIRST = (
+    "notebook",
+    "source",
+    "layer",
+    "group",
+    "method",
+    "bits",
+    "rate",
+    "gap_bits",
+    "gap",
+    "sqnr_db",
+)  # columns
+WAYS = {  # parts of a site, by what they match in its folder
+    "explorer.html": "Explorer: turn the knobs",
+    "slides.html": "Slides",
+    "real-*.html": "Results on {}",
+    "audit-*.html": "Audit of {}",
+    "api/index.html": "API",
+}
 
 TEMPLATES = templates(Path(__file__).parent)
 
@@ -85,19 +113,42 @@ def render(build: Path) -> str:
         raise FileNotFoundError(f"{build} holds no executed notebook; run the experiment first.")
     known = manifest.get("notebooks", {})
     found = [chapter(build, name, known.get(name, {}).get("parameters", {})) for name in names]
-    models = {str(entry["parameters"].get("model", "")): None for entry in known.values()}
+    models = dict.fromkeys(str(entry["parameters"].get("model", "")) for entry in known.values())
     table = build / "results.parquet"
-    columns, rows = records(pd.read_parquet(table) if table.is_file() else pd.DataFrame())
+    columns, rows = point_records(pd.read_parquet(table) if table.is_file() else pd.DataFrame())
+    tables = {path.stem: pd.read_parquet(path) for path in sorted((build / "tables").glob("*.parquet"))}
+    model = ", ".join(NAMES.get(model, model) for model in models if model) or "no model"
+    others = {name: its for name, its in kept_models().items() if name not in models}
+    lines = side_by_side({model: tables} | others)
     return TEMPLATES.get_template("report.html.j2").render(
         title=f"{build.resolve().name} · rdlib",
         experiment=build.resolve().name,
-        model=", ".join(filter(None, models)) or "no model",
+        model=model,
         manifest=manifest,
         chapters=found,
+        lead=next((c for c in found if c.name == LEAD and c.figure), None),
+        findings=findings(tables),
+        models=[model, *(NAMES.get(other, other) for other in others)],
+        lines=lines if others else [],
+        launch={name: launch_links(name) for name in names},
+        ways=ways(build),
         reference=sorted(path.stem for path in (build / "reference").glob("*.html")),
         columns=columns,
         rows=rows,
     )
+
+
+def point_records(points: pd.DataFrame) -> tuple[list[str], list[list[object]]]:
+    """:func:`rdlib.runs.templating.records`, with what a reader looks for in the first columns."""
+    return records(points[[*(c for c in FIRST if c in points), *(c for c in points if c not in FIRST)]])
+
+
+def ways(build: Path) -> dict[str, str]:
+    """What else of a site lies in the folder: its address there, and what to call it."""
+    found = [(path, text) for glob, text in WAYS.items() for path in sorted(build.glob(glob))]
+    return {
+        path.relative_to(build).as_posix(): text.format(path.stem.partition("-")[2]) for path, text in found
+    }
 
 
 def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
@@ -111,7 +162,7 @@ def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
         name=name,
         title=title(executed) or name,
         question=Markup(page.markdown(texts.get("Question", ""))),
-        answer=Markup(_links(page.markdown(found or texts.get("Answer", "")))),
+        answer=Markup(_links(page.markdown(found or texts.get("Answer", "")), name)),
         computed=bool(found),
         notes=notes(executed),
         figure=figure.base64 if figure else "",
@@ -170,6 +221,6 @@ def _outputs(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
     return [output for cell in cells for output in cell.get("outputs", [])]
 
 
-def _links(html: str) -> str:
-    """Links to notebooks turned into links to their pages."""
-    return re.sub(r'href="([\w.-]+)\.ipynb', r'href="\1.html', html)
+def _links(html: str, name: str) -> str:
+    """Links to notebooks, and to places in this one, turned into links to their pages."""
+    return re.sub(r'href="([\w.-]+)\.ipynb', r'href="\1.html', html.replace('href="#', f'href="{name}.html#'))

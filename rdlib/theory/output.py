@@ -14,6 +14,7 @@ from scipy.special import digamma
 
 from rdlib.theory.gaussian import at_least_zero
 from rdlib.theory.water_filling import water_filling, water_filling_at_rate
+from rdlib.weights import SOLVER
 
 Array = np.ndarray
 
@@ -33,7 +34,7 @@ def spectrum(H: Array) -> Array:
     H = np.asarray(H, np.float64)
     if H.ndim != 2 or H.shape[0] != H.shape[1] or not np.isfinite(H).all():
         raise ValueError(f"H of shape {H.shape} must be square and finite")
-    return np.maximum(np.linalg.eigvalsh(H), 0)
+    return np.maximum(SOLVER.get().eigenvalues(H), 0)
 
 
 def output_rate(spectrum: Array, D: Array | float, variance: float = 1.0) -> Array | float:

@@ -13,11 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 from numba import njit
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, solve_triangular
 from scipy.linalg.blas import get_blas_funcs
-from scipy.linalg.lapack import dtrtri
 
-from rdlib.weights import as_moment, remembered
+from rdlib.weights import SOLVER, as_moment, remembered
 
 LAZY = 128  # columns whose errors reach the rest of the matrix in one product of matrices
 
@@ -51,13 +50,12 @@ def _factor(H: np.ndarray, damping: float) -> np.ndarray:
         return np.eye(len(H))
     damped = H / power
     damped[np.diag_indices(len(H))] += damping
-    try:  # of the matrix turned upside down, whose lower factor is the upper one of H
-        R = cholesky(damped[::-1, ::-1], lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1]
+    try:
+        return SOLVER.get().inverse_factor(damped) / np.sqrt(power)
     except LinAlgError:
         raise ValueError(
             f"H is singular with a damping of {damping:g}: raise the damping, or use more tokens."
         ) from None
-    return dtrtri(R)[0] / np.sqrt(power)
 
 
 def feedback_gain(H: np.ndarray, damping: float) -> float:

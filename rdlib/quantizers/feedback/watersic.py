@@ -206,7 +206,7 @@ class WaterSIC(SuccessiveCancellation):
         have 16 bits each; here they are on a logarithmic scale, some 9 bits a column and 5 a row.
     """
 
-    damping_G: float = 0.1
+    damping_G: float = 0.4
     uses_G: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -1,17 +1,33 @@
-"use strict";
-// Every table of records: sorted by a click on a heading, filtered by words, a hundred rows at a time, and
-// without the columns in which no row that is left has a value.
+// Every table of records: sorted by a click on a heading, filtered by words and by what rows have in common, a
+// hundred rows at a time, and without the columns in which no row that is left has a value.  The address keeps it.
+const FACETS = ["notebook", "group", "layer", "method", "quantity", "verdict"], MOST = 400; // values of a list
 for (const box of document.querySelectorAll(".records")) {
   const {columns, rows} = JSON.parse(box.querySelector("script[type='application/json']").textContent);
   for (const row of rows) while (row.length < columns.length) row.push(null); // which were left out for brevity
   const body = box.querySelector("tbody"), headings = [...box.querySelectorAll("th")];
   const count = box.querySelector(".count"), more = box.querySelector(".more"), filter = box.querySelector("input");
   const texts = rows.map(row => row.join(" ").toLowerCase());
-  let left = rows.map((_, i) => i), shown = 100;
+  const order = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en");
+  let left = [], shown = 100, sort = "", lists = {};
+
+  for (const name of FACETS) {
+    const k = columns.indexOf(name), values = new Set(rows.map(row => row[k]));
+    values.delete(null);
+    if (k < 0 || values.size < 2 || values.size > MOST) continue;
+    const label = document.createElement("label"), list = document.createElement("select");
+    list.append(new Option("all", ""), ...[...values].sort(order).map(value => new Option(value, value)));
+    list.addEventListener("change", () => choose());
+    label.append(`${name}: `, list);
+    filter.parentElement.before(label);
+    lists[name] = list;
+  }
 
   const draw = () => {
     const empty = columns.map((_, k) => left.length > 0 && left.every(i => rows[i][k] === null));
-    headings.forEach((heading, k) => { heading.hidden = empty[k]; });
+    headings.forEach((heading, k) => {
+      heading.hidden = empty[k];
+      heading.classList.toggle("number", left.some(i => typeof rows[i][k] === "number"));
+    });
     body.replaceChildren(...left.slice(0, shown).map(i => {
       const line = document.createElement("tr");
       rows[i].forEach((value, k) => {
@@ -30,33 +46,53 @@ for (const box of document.querySelectorAll(".records")) {
     more.hidden = some >= left.length;
   };
 
-  const order = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en");
+  const choose = (keep = true) => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const chosen = Object.entries(lists).filter(([, list]) => list.value !== "");
+    left = rows.map((_, i) => i).filter(i => words.every(word => texts[i].includes(word))
+      && chosen.every(([name, list]) => String(rows[i][columns.indexOf(name)]) === list.value));
+    const k = columns.indexOf(sort.replace(/^-/, "")), down = sort.startsWith("-");
+    headings.forEach(heading => heading.removeAttribute("aria-sort"));
+    if (k >= 0) {
+      headings[k].setAttribute("aria-sort", down ? "descending" : "ascending");
+      left.sort((i, j) => {
+        const a = rows[i][k], b = rows[j][k];
+        if (a === null || b === null) return (a === null) - (b === null) || i - j; // what is missing comes last
+        return (down ? order(b, a) : order(a, b)) || i - j;
+      });
+    }
+    shown = 100;
+    draw();
+    const state = new URLSearchParams([["filter", filter.value], ["sort", sort], ...chosen.map(([n, l]) => [n, l.value])]);
+    for (const name of ["filter", "sort"]) if (!state.get(name)) state.delete(name);
+    if (keep) history.replaceState(null, "", `#${box.id}${String(state) && "?"}${state}`);
+  };
+
+  const restore = () => {
+    const [id, state] = location.hash.slice(1).split("?");
+    if (id !== box.id || !state) return false;
+    const given = new URLSearchParams(state);
+    filter.value = given.get("filter") ?? "";
+    sort = given.get("sort") ?? "";
+    for (const [name, list] of Object.entries(lists)) list.value = given.get(name) ?? "";
+    choose(false);
+    box.scrollIntoView();
+    return true;
+  };
+
   headings.forEach((heading, k) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = heading.textContent;
     heading.replaceChildren(button);
     button.addEventListener("click", () => {
-      const down = heading.getAttribute("aria-sort") === "ascending";
-      headings.forEach(other => other.removeAttribute("aria-sort"));
-      heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-      left.sort((i, j) => {
-        const a = rows[i][k], b = rows[j][k];
-        if (a === null || b === null) return (a === null) - (b === null) || i - j; // what is missing comes last
-        return (down ? order(b, a) : order(a, b)) || i - j;
-      });
-      draw();
+      sort = heading.getAttribute("aria-sort") === "ascending" ? `-${columns[k]}` : columns[k];
+      choose();
     });
   });
-
-  filter.addEventListener("input", () => {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    left = rows.map((_, i) => i).filter(i => words.every(word => texts[i].includes(word)));
-    headings.forEach(heading => heading.removeAttribute("aria-sort"));
-    shown = 100;
-    draw();
-  });
+  filter.addEventListener("input", () => choose());
   more.addEventListener("click", () => { shown += 100; draw(); });
+  window.addEventListener("hashchange", restore);
 
   box.querySelector(".save").addEventListener("click", () => {
     const quoted = value => value === null ? "" : `"${String(value).replaceAll('"', '""')}"`;
@@ -68,5 +104,5 @@ for (const box of document.querySelectorAll(".records")) {
     URL.revokeObjectURL(link.href);
   });
   box.querySelectorAll(".tools").forEach(tool => { tool.hidden = false; });
-  draw();
+  if (!restore()) choose(false);
 }
