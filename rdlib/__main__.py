@@ -1,4 +1,4 @@
-"""The command line: ``rdlib run``, ``site``, ``compare``, ``census``, ``audit``, ``export``, ``plan`` and ``report``."""
+"""The command line: what a person does at a shell, a command each."""
 
 import argparse
 import sys

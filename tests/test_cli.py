@@ -12,7 +12,7 @@ from rdlib.__main__ import main
 from rdlib.extras import MissingExtra, extra
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["run", "compare", "census", "audit", "export", "plan", "report"]
+COMMANDS = ["run", "compare", "site", "census", "audit", "export", "plan", "report"]
 
 
 def printed(capsys, *arguments: str) -> str:

@@ -14,7 +14,12 @@ import numpy as np
 from rdlib.quantizers.trellis.ungerboeck import subsets_of_checks
 from rdlib.quantizers.trellis.viterbi import LANES, best_paths
 
-CANDIDATES, SHORT, FINALISTS, LONG = 200, 512, 8, 8192  # pairs and steps of the first round, and of the second
+CANDIDATES, SHORT, FINALISTS, LONG = (
+    200,
+    512,
+    8,
+    8192,
+)  # pairs and steps of the first round, and of the second
 
 
 def loss(h0: int, h1: int, steps: int, seed: int = 0) -> float:
