@@ -82,6 +82,7 @@ COLOURS = {
     "trellis + feedback": "#9B5DE5",
 }
 MARKERS = {"tensor": "o", "channel": "s", "g128": "^", "g64": "<", "g32": "v", "g16": ">", "row classes": "X"}
+MARKERS["G and H"] = "*"
 MARKERS |= {"d=2": "P", "d=4": "p", "d=8": "h", "L=8": "d", "L=12": "D", " 4 states": "1", " 8 states": "2"}
 GROUP_COLOURS = dict(
     zip(

@@ -86,7 +86,7 @@ def test_who_takes_no_G_says_so_and_who_does_checks_it():
     for quantizer in (Uniform(4), FeedbackTrellis(4, states=8)):
         with pytest.raises(ValueError, match="takes no G"):
             quantizer.encode(W, H, G)
-    with pytest.raises(ValueError, match=r"must be \(70, 70\)"):
+    with pytest.raises(ValueError, match=r"G must be \(70, 70\) for weights of 70 outputs"):
         WaterSIC(4).encode(W, H, H)
     with pytest.raises(ValueError, match="damping"):
         WaterSIC(4, damping_G=-1.0)

@@ -79,7 +79,7 @@ class Quantizer(Decoder):
         H = None if H is None else as_moment(H, W.shape[1])
         if G is not None and not self.uses_G:
             raise ValueError(f"{self.method!r} feeds no errors from row to row, and takes no G.")
-        sides = {} if G is None else {"G": as_moment(G, W.shape[0])}
+        sides = {} if G is None else {"G": as_moment(G, W.shape[0], "G", "outputs")}
         if not (self.centred and W.size):
             return self.quantize(W, H, **sides)
         values = as_float32(W)
