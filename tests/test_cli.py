@@ -43,6 +43,7 @@ def test_help_of_a_command(capsys, command):
         (["run", "--model", ""], "There is no folder ''"),
         (["compare", "a", "b"], "There is no finished experiment 'a'"),
         (["report", "build/a"], "build/a holds no executed notebook"),
+        (["site"], "build/demo holds no finished run; run the experiment first"),
         (["census", "no/such/thing", "out"], "There is no folder 'no/such/thing'"),
         (["audit", "no/such/thing", "x"], "There is no folder 'no/such/thing'"),
         (["export", "no/such/thing", "out"], "There is no folder 'no/such/thing'"),
