@@ -130,8 +130,8 @@ def huffman_bits(counts: np.ndarray) -> int:
 def rice_bits(counts: np.ndarray, first: int) -> int:
     """What Rice's code spends on integers z that occur so often: ⌊u / 2ᵏ⌋ + 1 + k bits each, with the best k.
 
-    u = 0, 1, 2, 3, … for z = 0, 1, −1, 2, …  It has no table, and a decoder of a few instructions (Rice and Plaunt 1971,
-    doi:10.1109/TCOM.1971.1090789; as a code of Golomb's, doi:10.1109/TIT.1966.1053907).
+    u = 0, 1, 2, 3, … for z = 0, 1, −1, 2, …  It has no table, and its decoder takes a few instructions (Rice and Plaunt
+    1971, doi:10.1109/TCOM.1971.1090789; one of Golomb's codes, doi:10.1109/TIT.1966.1053907).
 
     >>> rice_bits(np.array([1, 4, 1]), first=-1)  # 0 for 0, 10 for 1, 110 for −1
     9
