@@ -95,7 +95,6 @@ def test_huffman_is_the_best_prefix_code_of_a_dyadic_source():
     assert huffman_bits(counts) == 8 * 1 + 4 * 2 + 2 * 3 + 4 + 4 == round(16 * entropy_of(counts))
 
 
-@pytest.mark.parametrize("wrapper", [EntropyCoded, RowClassified])
 @pytest.mark.parametrize(
     ("bits", "huffman", "rice"), [(1, 0.340, 0.340), (2, 0.105, 0.105), (3, 0.066, 0.113), (4, 0.042, 0.087)]
 )
@@ -111,6 +110,7 @@ def test_what_whole_bits_cost_on_a_rounded_gaussian(bits, huffman, rice):
     assert rice_bits(counts, -400) / counts.sum() - bits == pytest.approx(rice, abs=1e-3)
 
 
+@pytest.mark.parametrize("wrapper", [EntropyCoded, RowClassified])
 def test_entropy_coding_changes_the_rate_and_nothing_else(wrapper):
     W = unequal_rows()
     inner, outer = LloydMax(4), wrapper(LloydMax(4))

@@ -68,7 +68,7 @@ def scales_of(streams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray
     if offset.shape != (1,) or spacing.shape != columns.shape or of_rows.shape != rows.shape:
         raise ValueError("Scales are one a row and one a column.")
     rows, columns = rows - of_rows, columns + offset - spacing - NARROWEST
-    least = rows.min(initial=1 << 16)
+    least = rows.min() if rows.size else 0
     rows, columns = rows - least, columns + least
     if columns.min(initial=0) < 0:
         raise ValueError("A column is narrower than any that is written.")

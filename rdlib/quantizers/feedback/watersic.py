@@ -126,7 +126,7 @@ class SuccessiveCancellation(Quantizer):
         if row_spacing is not None:
             own["row_deviation"] = rows + row_spacing
             numbers["row_spacing"] = row_spacing
-        least = {name: own[name].min(initial=1 << 16) for name in own}
+        least = {name: int(own[name].min()) if own[name].size else 0 for name in own}
         numbers |= {name: own[name] - least[name] for name in own}
         streams = {
             "step": Stream.floats(np.array([step]), "float32"),
@@ -135,7 +135,8 @@ class SuccessiveCancellation(Quantizer):
             "first": Stream.floats(np.array([first]), "float32"),
         }
         if self.width == 2:
-            counts = np.bincount(scales[odd == 1], minlength=int(scales.max(initial=0)) + 1)
+            most = rows.max(initial=0) + columns.max(initial=NARROWEST) - NARROWEST
+            counts = np.bincount(scales[odd == 1], minlength=most + 1)
             streams["counts"] = Stream.fixed(counts, int(counts.max()) + 1)
         model = normal_model({name: stream.array for name, stream in streams.items()})
         index = sorted_by(symbols - first, self.width * scales + odd, model.counts)
