@@ -11,6 +11,7 @@ from rdlib.quantizers import BitshiftTrellis, ComputedTrellis, EntropyCodedTrell
 from rdlib.quantizers.trellis.bitshift import WINDOW, fitted, gaussian_code, in_rows, registers_of, sequences
 from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, paths_through, subsets_of
 from rdlib.quantizers.trellis.viterbi import best_paths, tail_biting_paths
+from rdlib.tools import trellis_search
 
 
 def shuffled_quantiles(shape: tuple[int, int]) -> np.ndarray:
@@ -109,7 +110,7 @@ def test_two_subsets_two_apart_leave_and_reach_every_state(states):
 GRANULAR_GAIN = {4: 0.991, 8: 1.079, 16: 1.145, 32: 1.214, 64: 1.256, 128: 1.304, 256: 1.336}
 
 
-@pytest.mark.parametrize("states", PARITY_CHECKS)
+@pytest.mark.parametrize("states", GRANULAR_GAIN)
 def test_the_granular_gain_of_ungerboecks_codes_is_the_published_one(states):
     """On a uniform source, against a scalar quantizer of the same rate; Marcellin and Fischer 1990, table."""
     x = np.random.default_rng(states).uniform(0, 64, (32, 8192, 1))
@@ -119,6 +120,16 @@ def test_the_granular_gain_of_ungerboecks_codes_is_the_published_one(states):
     chosen = np.take_along_axis(errors, subsets_of(states)[paths][..., None], axis=2)
     gain = 10 * np.log10((2**2 / 12) / (chosen**2).mean())  # one bit pays for the path: cells of width 2
     assert gain == pytest.approx(GRANULAR_GAIN[states], abs=0.025)
+
+
+def test_the_search_finds_codes_as_good_as_ungerboecks(monkeypatch):
+    """Of 16 states: 20 random pairs are enough for 1.1 dB."""
+    monkeypatch.setattr(trellis_search, "CANDIDATES", 20)
+    monkeypatch.setattr(trellis_search, "LONG", 2048)
+    loss, h0, h1 = trellis_search.search(16)
+    assert loss == pytest.approx(trellis_search.loss(h0, h1, 2048, seed=1))
+    assert np.log2(2 * np.pi * np.e / 12) / 2 - loss > 1.1 / 6.0206
+    assert h0.bit_length() == 5 and h0 & 1 and not h1 & 17
 
 
 def test_biting_the_tail_costs_less_than_a_fiftieth_of_a_decibel():
@@ -176,6 +187,13 @@ def test_entropy_coded_tcq_is_within_a_quarter_of_a_decibel_of_the_limit(bits):
     assert point.rate == pytest.approx(bits, abs=0.02)
 
 
+@pytest.mark.parametrize(("states", "most"), [(256, 0.037), (1024, 0.028)])
+def test_many_states_come_within_hundredths_of_a_bit(states, most):
+    """Of D(R), all bits counted; benchmark_trellis.py has 4096 states, and other rates."""
+    point = measure(shuffled_quantiles((512, 512)), EntropyCodedTrellis(2, states))
+    assert 0 < excess_decibels(point) / 6.0206 < most
+
+
 def test_more_states_are_better_in_every_kind_of_tcq():
     W = shuffled_quantiles((128, 1024))
     for family in (TrellisCoded, EntropyCodedTrellis):
@@ -197,5 +215,5 @@ def test_registers_and_states_that_do_not_exist_are_refused():
         with pytest.raises(ValueError, match=f"8 to 16 bits, not {register}"):
             BitshiftTrellis(2, register)
     for family in (TrellisCoded, EntropyCodedTrellis):
-        with pytest.raises(ValueError, match="4, 8, 16, 32, 64, 128, 256 states, not 12"):
+        with pytest.raises(ValueError, match="4, 8, 16, 32, 64, 128, 256, 1024, 4096 states, not 12"):
             family(2, 12)

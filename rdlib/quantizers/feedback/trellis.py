@@ -36,7 +36,7 @@ class FeedbackTrellis(SuccessiveCancellation):
     every scale.
 
     Args:
-        states: of the convolutional code, 4 … 256.
+        states: of the convolutional code, 4 … 4096.
 
     Raises:
         ValueError: there is no code of so many states here.

@@ -21,7 +21,8 @@ from rdlib.quantizers.trellis.bitshift import WINDOW, in_rows, registers_of, seq
 from rdlib.quantizers.trellis.viterbi import tail_biting_paths
 from rdlib.weights import as_float32, ratio, unit_power, with_room
 
-# Parity checks h⁰, h¹ in octal by number of states: Ungerboeck 1982, doi:10.1109/TIT.1982.1056454, table I.
+# Parity checks h⁰, h¹ in octal by number of states: Ungerboeck 1982, doi:10.1109/TIT.1982.1056454, table I; beyond 256
+# states found by rdlib.tools.trellis_search.
 PARITY_CHECKS = {
     4: (0o5, 0o2),
     8: (0o13, 0o04),
@@ -30,6 +31,8 @@ PARITY_CHECKS = {
     64: (0o103, 0o024),
     128: (0o235, 0o126),
     256: (0o515, 0o362),
+    1024: (0o3711, 0o1172),
+    4096: (0o17611, 0o2102),
 }
 SUBSETS = 4
 DESIGN_SAMPLE = 1 << 16  # weights on which levels are designed
@@ -70,7 +73,7 @@ class _Ungerboeck(Quantizer):
 
     Args:
         bits: nominal rate.
-        states: of the convolutional code, 4 … 256.
+        states: of the convolutional code, 4 … 4096; the search takes as many operations a weight, a decoder none.
 
     Raises:
         ValueError: there is no code of so many states here.
