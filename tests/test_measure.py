@@ -11,8 +11,19 @@ from scipy.stats import entropy
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
 from rdlib.code.code import PAYLOAD, Code
-from rdlib.measure import Point, average_gap, curve, measure, measure_code, rate_at, save, sqnr_db, table
-from rdlib.quantizers import LloydMax, PerGroup, Uniform, UniformAsymmetric, UniformMidTread
+from rdlib.measure import (
+    Point,
+    average_gap,
+    curve,
+    measure,
+    measure_code,
+    output_error,
+    rate_at,
+    save,
+    sqnr_db,
+    table,
+)
+from rdlib.quantizers import GPTQ, LloydMax, PerGroup, Uniform, UniformAsymmetric, UniformMidTread
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -76,7 +87,32 @@ def test_the_output_error_is_that_of_the_layer(quantizer):
     W, X = heavy((24, 172)), gaussian((500, 172), np.float64) @ gaussian((172, 172), np.float64, 1)
     error = W.astype(np.float64) - quantizer.decode(quantizer.encode(W))
     point = measure(W, quantizer, X.T @ X / len(X))
-    assert point.output_mse == pytest.approx(np.mean((X @ error.T) ** 2), rel=1e-10)
+    assert point.output_mse == pytest.approx(np.mean((X @ error.T) ** 2), rel=1e-6)
+    assert output_error(error, X.T @ X / len(X)) == pytest.approx(np.mean((X @ error.T) ** 2), rel=1e-12)
+
+
+def test_the_output_error_is_right_in_float32_where_feedback_made_it_small():
+    """And at any scale of weights and inputs, though squares would leave the range of float32."""
+    turn = np.linalg.qr(gaussian((300, 300), np.float64, 1))[0]
+    W, X = gaussian((64, 300)), gaussian((900, 300), np.float64) * 0.97 ** np.arange(300) @ turn
+    H, quantizer = X.T @ X / len(X), GPTQ(UniformAsymmetric(3, PerGroup(size=100)), 1e-4)
+    E = W - quantizer.decode(quantizer.encode(W, H))
+    exact = np.einsum("ij,jk,ik->", wide := E.astype(np.float64), H, wide, optimize=True) / len(E)
+    assert exact < 0.3 * (wide**2 @ np.diagonal(H)).sum() / len(E)
+    assert output_error(wide, H) == pytest.approx(exact, rel=1e-10)
+    for scale, power in ((1, 1), (1e30, 1), (1e-30, 1e-30), (1e-5, 1e30)):
+        found = output_error((E * np.float32(scale)).astype(np.float32), H * power)
+        assert found == pytest.approx(exact * scale**2 * power, rel=1e-5)
+
+
+def test_the_width_of_the_products_does_not_matter(monkeypatch):
+    E, x = heavy((50, 41)), gaussian((200, 41), np.float64)
+    H = x.T @ x / len(x)
+    whole = output_error(E, H)
+    for columns in (1, 7, 40, 41):
+        monkeypatch.setattr("rdlib.measure.COLUMNS", columns)
+        assert output_error(E, H) == pytest.approx(whole, rel=1e-6)
+        assert output_error(E.astype(np.float64), H) == pytest.approx(whole, rel=1e-6)
 
 
 def test_the_size_of_blocks_does_not_matter(monkeypatch):
@@ -100,7 +136,7 @@ def test_a_curve_knows_H():
 def test_the_output_error_of_white_inputs_is_the_weight_error():
     W = heavy((24, 172))
     point = measure(W, Uniform(4), np.eye(172, dtype=np.float32))
-    assert point.output_mse == pytest.approx(172 * point.mse, rel=1e-12)
+    assert point.output_mse == pytest.approx(172 * point.mse, rel=1e-6)
 
 
 def test_the_output_error_of_a_large_layer_takes_no_time():

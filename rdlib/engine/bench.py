@@ -10,12 +10,12 @@ from rdlib.engine.found import Walk
 from rdlib.engine.moments import Moments, eigenvalues
 from rdlib.engine.variant import Change, Source, Variant
 from rdlib.functional.proxies import error_sizes
-from rdlib.measure import distances, output_error, sqnr_db
+from rdlib.measure import Signal, distances, output_error, sqnr_db
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.names import layer_and_group
 from rdlib.quantizers.feedback.feedback import feedback_gain
 from rdlib.theory import output_rate
-from rdlib.weights import as_float32, mean_square, remembered
+from rdlib.weights import as_float32, remembered
 
 DAMPING = 1e-4  # of H, for what feedback is worth: that of WaterSIC
 KNOWN, JUDGED = "calibration", "evaluation"  # H is taken on the one text, variants are judged by the other
@@ -42,6 +42,7 @@ class Bench:
         self.checkpoint, self.found, self.limits = checkpoint, found, limits
         self._awaited: Counter[Change] = Counter()
         self._made: dict[Change, Made] = {}
+        self._signals: dict[str, Signal] = {}
         self._moments: Mapping[str, Moments] = {}
         self.step: Step = untimed  # is put around each step
 
@@ -55,6 +56,7 @@ class Bench:
             moments: H of the calibration text, by which errors are fed back, and of the evaluation text.
         """
         self._awaited, self._moments = Counter(change for task in tasks for change in task), moments or {}
+        self._signals = {}
 
     def make(
         self, changes: frozenset[Change], variants: Sequence[Variant], own: Moments | None = None
@@ -106,17 +108,19 @@ class Bench:
         layer, group = layer_and_group(name)
         row = {"layer": layer, "group": group, "weights": W.size, "method": source.method}
         row |= {"bits": source.bits, "rate": float("nan")} | rates
-        if group:
-            row |= distances(W, W_hat)
         known, judged = (
             M[name] if (M := self._moments.get(t)) and name in M else None for t in (KNOWN, JUDGED)
         )
+        if group or known is not None or judged is not None:
+            W = as_float32(W)
+        if group:
+            row |= distances(W, W_hat, signal=self._signal(name, W))
         if known is not None:
-            row |= error_sizes(W, W_hat, known)
+            row |= error_sizes(W, W_hat, known, self._signal(name, W))
             row |= self._judged(name, W, row["output"] / len(W), known, "output")
             row["feedback_gain"] = feedback_gain(known, DAMPING) if self.limits else float("nan")
         if judged is not None:
-            mse = output_error(as_float32(W) - W_hat, judged)
+            mse = output_error(W - W_hat, judged)
             row |= self._judged(name, W, mse, judged, "held_out")
             row["held_out"] = row["held_out_mse"] * len(W)
         return W_hat, row
@@ -124,11 +128,16 @@ class Bench:
     def _judged(self, name: str, W: np.ndarray, mse: float, H: np.ndarray, text: str) -> dict[str, float]:
         """The error of an output by the H of one text, in dB below the output, and the least rate for it.
 
-        The output itself, the power of W and the spectrum are the same for all sources: they are computed once.
+        The output itself and the spectrum are the same for all sources: they are computed once.
         """
-        signal = remembered(H, ("signal", name), lambda: np.array(output_error(as_float32(W), H)))
+        signal = remembered(H, ("signal", name), lambda: np.array(output_error(W, H)))
         limit = float("nan")
         if self.limits:
-            power = remembered(H, ("power", name), lambda: np.array(mean_square(W)))
-            limit = float(output_rate(eigenvalues(H), mse, power))
+            limit = float(output_rate(eigenvalues(H), mse, self._signal(name, W).power))
         return {f"{text}_mse": mse, f"{text}_db": sqnr_db(mse, float(signal)), f"{text}_limit": limit}
+
+    def _signal(self, name: str, W: np.ndarray) -> Signal:
+        """Of a tensor of the layer, the same for all sources."""
+        if name not in self._signals:
+            self._signals[name] = Signal.of(W)
+        return self._signals[name]

@@ -4,19 +4,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdlib.measure import output_error
+from rdlib.measure import Signal, output_error, squared_errors
 from rdlib.weights import as_float32
 
 FEWEST = 6  # clusters of which a bootstrap says something
 
 
-def error_sizes(W: np.ndarray, W_hat: np.ndarray, H: np.ndarray) -> dict[str, float]:
+def error_sizes(
+    W: np.ndarray, W_hat: np.ndarray, H: np.ndarray, signal: Signal | None = None
+) -> dict[str, float]:
     """Sizes of the error E = W − Ŵ of one matrix; each may be added up over matrices.
 
     Args:
         W: (out, in).
         W_hat: Ŵ, (out, in).
         H: E[x xᵀ] of the inputs, (in, in).
+        signal: of W, where it is known already.
 
     Returns:
         ``squared`` ‖E‖²; ``relative`` t² = ‖E‖²/‖W‖²; ``diagonal`` tr(E diag(H) Eᵀ); ``output`` tr(E H Eᵀ),
@@ -26,15 +29,16 @@ def error_sizes(W: np.ndarray, W_hat: np.ndarray, H: np.ndarray) -> dict[str, fl
     Raises:
         ValueError: ``W`` is no weight matrix or holds NaN or Inf.
     """
-    wide = as_float32(W).astype(np.float64)
-    E = wide - W_hat
-    squared, power, output = (E**2).sum(), (wide**2).sum(), output_error(E, H) * len(E)
+    values, signal = as_float32(W), signal or Signal.of(W)
+    columns, _ = squared_errors(values, W_hat)
+    squared, power = float(columns.sum()), signal.power * signal.size
+    output = output_error(values - W_hat, H) * len(values)
     return {
-        "squared": float(squared),
-        "relative": float(squared / power) if squared else 0.0,
-        "diagonal": float(((E**2) @ H.diagonal()).sum()),
+        "squared": squared,
+        "relative": squared / power if squared else 0.0,
+        "diagonal": float(columns @ H.diagonal()),
         "output": output,
-        "relative_output": float(output / (power * H.diagonal().mean())) if output else 0.0,
+        "relative_output": output / (power * float(H.diagonal().mean())) if output else 0.0,
     }
 
 
