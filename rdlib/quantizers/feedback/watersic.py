@@ -17,6 +17,8 @@ from rdlib.quantizers.feedback.gptq import check_damping
 from rdlib.weights import as_float32, unit_power, with_room
 
 WEAKEST = 5 * OCTAVE  # below the strongest row
+FAR = 36.0  # times the mean power: six standard deviations
+CLIPS = 12  # rounds that bring the mean down to where it is without outliers
 COMPILED = 32  # columns among which errors are fed by the compiled loop; beyond, by a product of matrices
 ROUNDS = 6  # of the search for the step
 ROUNDS_OF_BOTH = 2  # of the same with feedback on both sides, where each takes the whole matrix
@@ -268,12 +270,14 @@ def _rounded(
 
 @njit(cache=True)
 def scale_of(target: np.ndarray, alpha: float, powers: np.ndarray) -> int:
-    """8·log₂ of the standard deviation of a column in units of α, over that of its rows."""
-    power = 0.0
-    for i in range(len(target)):
-        power += target[i] * target[i] / powers[i]
-    power /= len(target) * alpha * alpha
-    return max(int(np.rint(OCTAVE / 2 * np.log2(power))), NARROWEST) if power > 0 else NARROWEST
+    """8·log₂ of the standard deviation of a column in units of α, over that of its rows; as :func:`_column_scales`."""
+    power = target * target / (powers * alpha * alpha)
+    mean = power.mean()
+    for _ in range(CLIPS):
+        if power.max() <= FAR * mean:
+            break
+        mean = np.minimum(power, FAR * mean).mean()
+    return max(int(np.rint(OCTAVE / 2 * np.log2(mean))), NARROWEST) if mean > 0 else NARROWEST
 
 
 @njit(cache=True)
@@ -298,7 +302,7 @@ def settle(
 
 def _row_scales(power: np.ndarray) -> np.ndarray:
     """8·log₂ of the root of the mean power of each row over the least, rounded, (out,): at most ``WEAKEST``."""
-    mean = power.mean(axis=1) if power.size else np.ones(len(power))
+    mean = _usual(power, 1)
     mean = np.maximum(mean / (mean.max(initial=0) or 1), 4.0 ** (-WEAKEST / OCTAVE))
     octaves = np.rint(OCTAVE / 2 * np.log2(mean)).astype(np.int64)
     return octaves - octaves.min(initial=0)
@@ -306,8 +310,20 @@ def _row_scales(power: np.ndarray) -> np.ndarray:
 
 def _column_scales(power: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The same of each column, over the scales of its rows, (in,): at least ``NARROWEST``."""
-    mean = (power / powers_of(rows)[:, None]).mean(axis=0)
+    mean = _usual(power / powers_of(rows)[:, None], 0)
     return np.rint(OCTAVE / 2 * np.log2(np.maximum(mean, 4.0 ** (NARROWEST / OCTAVE)))).astype(np.int64)
+
+
+def _usual(power: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis, in which no entry counts more than ``FAR`` times the mean, so that outliers are few."""
+    if not power.size:
+        return np.ones(power.shape[1 - axis])
+    mean = power.mean(axis=axis, keepdims=True)
+    for _ in range(CLIPS):
+        if (power <= FAR * mean).all():
+            break
+        mean = np.minimum(power, FAR * mean).mean(axis=axis, keepdims=True)
+    return mean.ravel()
 
 
 def powers_of(rows: np.ndarray) -> np.ndarray:
