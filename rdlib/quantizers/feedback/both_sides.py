@@ -17,7 +17,7 @@ BLOCK = (
 
 
 def cancelled_on_both_sides(
-    x: np.ndarray, U: np.ndarray, V: np.ndarray, spacing: np.ndarray, shrinkage: np.ndarray
+    x: np.ndarray, U: np.ndarray, V: np.ndarray, spacing: np.ndarray, lost: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """z_ij = round(t_ij / α_ij), t = W − (errors before) such that W − γ·α·z = V·N·U, N_ij of weight (i, j) alone.
 
@@ -26,7 +26,7 @@ def cancelled_on_both_sides(
         U: R⁻¹, upper triangular, (in, in).
         V: A⁻¹, lower triangular, (out, out).
         spacing: α, (out, in).
-        shrinkage: γ, (out, in).
+        lost: 1 − γ, (out, in); no point is moved by more than α/2.
 
     Returns:
         z, int32 (out, in), and what was rounded, t.
@@ -45,7 +45,7 @@ def cancelled_on_both_sides(
                 np.ascontiguousarray(V[rows, rows]),
                 np.ascontiguousarray(U[columns, columns]),
                 spacing[rows, columns],
-                shrinkage[rows, columns],
+                lost[rows, columns],
                 z[rows, columns],
                 N[rows, columns],
                 known[rows],
@@ -78,7 +78,7 @@ def _round_block(
     V: np.ndarray,
     U: np.ndarray,
     spacing: np.ndarray,
-    shrinkage: np.ndarray,
+    lost: np.ndarray,
     z: np.ndarray,
     N: np.ndarray,
     known: np.ndarray,
@@ -96,5 +96,6 @@ def _round_block(
                 t -= V[i, k] * known[k, j]
             near = np.rint(t / spacing[i, j])
             z[i, j], rest[i, j] = near, t
-            N[i, j] = (t - near * spacing[i, j] * shrinkage[i, j]) / (V[i, i] * U[j, j])
+            moved = min(max(near * lost[i, j], -0.5), 0.5)
+            N[i, j] = (t - (near - moved) * spacing[i, j]) / (V[i, i] * U[j, j])
             known[i, j] = before[i, j] + U[j, j] * N[i, j]

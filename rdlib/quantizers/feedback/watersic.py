@@ -37,7 +37,7 @@ class SuccessiveCancellation(Quantizer):
     A row and a column each have a scale of 8 steps an octave; s_ij, the product of both, is the standard deviation in
     units of α_j that the weight is taken to have.  It says what an index costs: the coder takes it for a rounded
     N(0, s²).  And it says where a point is put: γ = s² / (s² + D) is the regression of such a weight on its index,
-    with the error D of the cells.  Δ is such that the indices cost the nominal rate.
+    with the error D of the cells; no point is moved by more than α/2.  Δ is such that the indices cost the nominal rate.
 
     Streams: ``step`` (Δ, float32), ``spacing`` (8·log₂ of R_max / R_jj, rounded, at a fixed length),
     ``row_deviation``, ``deviation`` (8·log₂ of the scales, at a fixed length; that of a column is written in units of
@@ -185,7 +185,8 @@ class SuccessiveCancellation(Quantizer):
             raise ValueError("The code does not hold a scale for every row and column.")
         scales = rows[:, None] + columns
         power = 4.0 ** ((scales + NARROWEST) / OCTAVE)
-        W = self._indices(code, scales) * (power / (power + self.noise)) * _ratios(code["spacing"])
+        z = self._indices(code, scales)
+        W = (z - np.clip(z * (self.noise / (power + self.noise)), -0.5, 0.5)) * _ratios(code["spacing"])
         if "row_spacing" in code.streams:
             W *= _ratios(code["row_spacing"])[:, None]
         return (W * np.float64(code.number("step"))).astype(np.float32)
@@ -236,7 +237,7 @@ class WaterSIC(SuccessiveCancellation):
             power = (x / (step * ratios)) ** 2 + self.noise * power_of_others(U, V, ratios)
             rows = _row_scales(power / power.mean(axis=0))
             s = powers_of(rows)[:, None] * powers_of(_column_scales(power, rows))
-            z, targets = cancelled_on_both_sides(x, U, V, step * ratios, s / (s + self.noise))
+            z, targets = cancelled_on_both_sides(x, U, V, step * ratios, self.noise / (s + self.noise))
             columns = _column_scales((targets / (step * ratios)) ** 2, rows)
             excess = self._rate(z, columns, rows) - self.bits
             if abs(excess) < 0.01:
@@ -295,8 +296,8 @@ def settle(
     """The reproduction of a column that is coded by the integers ``near``, and its error over u = U_jj."""
     power = 4.0 ** (column / OCTAVE)
     for i in range(len(target)):
-        s = power * powers[i]
-        decoded[i] = near[i] * alpha * s / (s + noise)
+        lost = near[i] * noise / (power * powers[i] + noise)
+        decoded[i] = alpha * (near[i] - min(max(lost, -0.5), 0.5))
         error[i] = (target[i] - decoded[i]) / u
 
 
