@@ -37,7 +37,8 @@ class SuccessiveCancellation(Quantizer):
     A row and a column each have a scale of 8 steps an octave; s_ij, the product of both, is the standard deviation in
     units of α_j that the weight is taken to have.  It says what an index costs: the coder takes it for a rounded
     N(0, s²).  And it says where a point is put: γ = s² / (s² + D) is the regression of such a weight on its index,
-    with the error D of the cells; no point is moved by more than α/2.  Δ is such that the indices cost the nominal rate.
+    with the error D of the cells; no point is moved by more than α/2.  Δ is such that the indices cost the nominal
+    rate.
 
     Streams: ``step`` (Δ, float32), ``spacing`` (8·log₂ of R_max / R_jj, rounded, at a fixed length),
     ``row_deviation``, ``deviation`` (8·log₂ of the scales, at a fixed length; that of a column is written in units of
