@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run site results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
+.PHONY: help run site slides results compare trust vulnerabilities resolve lock test format lab refresh train census audit checkpoints clean
 
 help: ## Show this list
 	@echo "make TARGET"
@@ -16,8 +16,11 @@ help: ## Show this list
 run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time)
 	@$(BIN)/rdlib run $(if $(JOBS),--jobs '$(JOBS)' )$(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
 
-site: run ## Make a site of EXPERIMENT, static files in build/demo to copy to any web server
+site: run .venv/.site ## Make a site of EXPERIMENT, static files in build/demo to copy to any web server
 	@$(BIN)/rdlib site '$(EXPERIMENT)'
+
+slides: run ## Make slides of EXPERIMENT, build/demo/slides.html, from key figures, answers and cells tagged slide
+	@$(BIN)/python -m rdlib.runs.slides 'build/$(EXPERIMENT)'
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
@@ -120,6 +123,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv: about 2 GB, a few minutes"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+# The API reference is made by a package that nothing else needs.
+.venv/.site: $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site]'
 	@touch $@
 
 .venv-audit/.ready:

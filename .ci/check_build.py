@@ -36,7 +36,8 @@ if table.empty or len(table) != len(pd.read_csv(build / "results.csv")):
 loads = re.compile(
     r"""(<(?:script|img|iframe|link)\b[^>]*\s(?:src|href)=["']?(?!data:)[^"'> ]+|@import[^;]*)""", re.I
 )
-for path in [build / "index.html", *(build / f"{name}.html" for name in names)]:
+site = [*build.glob("explorer.html"), *build.glob("slides.html"), *build.glob("real-*.html")]
+for path in [build / "index.html", *(build / f"{name}.html" for name in names), *site]:
     found = loads.search(path.read_text()) if path.is_file() else None
     if not path.is_file() or found:
         faults.append(f"{path} {f'loads {found[1][:100]}' if found else 'is missing'}")

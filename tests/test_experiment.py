@@ -144,10 +144,10 @@ def test_what_a_cell_prints_is_one_piece():
     assert [output.get("text") for output in tidied] == ["a\nb\n", None, "c\n"]
 
 
-def test_warnings_are_shown(project, capfd):
+def test_warnings_are_logged(project, caplog):
     (project / "params/demo.yaml").write_text("02_two: {divisor: 4}\n")
     run(project, "demo")
-    assert "\n02_two: careful\n" in capfd.readouterr().err
+    assert "02_two: careful" in caplog.messages
 
 
 def test_committed_notebooks_are_not_touched(finished):
@@ -158,12 +158,13 @@ def test_committed_notebooks_are_not_touched(finished):
 # --- what it does the next time --------------------------------------------------------------------------
 
 
-def test_up_to_date_is_not_run_again(project, monkeypatch, capsys):
+def test_up_to_date_is_not_run_again(project, monkeypatch, caplog):
+    caplog.set_level("INFO")
     monkeypatch.setattr(notebook, "execute", lambda *_: pytest.fail("ran again"))
     before = contents(project / "build")
     run(project, "demo")
     assert contents(project / "build") == before
-    assert capsys.readouterr().err == "01_one is up to date.\n02_two is up to date.\n"
+    assert caplog.messages == ["01_one is up to date.", "02_two is up to date."]
 
 
 def change_source(root: Path) -> None:
@@ -423,8 +424,9 @@ def test_what_is_no_model_is_refused(with_model, model):
         plan_model(Path(), model)
 
 
-def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, capsys):
+def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, caplog):
     """The commit is part of what a result depends on, not only the id."""
+    caplog.set_level("INFO")
     first, second = "1f" * 20, "2e" * 20
     asked, commits = [], iter([first, first, second])
 
@@ -436,7 +438,7 @@ def test_a_model_of_the_hub_that_changes_is_noticed(with_model, monkeypatch, cap
     name, steps = plan_model(Path(), "owner/name")
     for _ in range(3):
         experiment.run(Path(), name, steps)
-    assert asked == ["owner/name"] * 3 and capsys.readouterr().err.count("up to date") == 1
+    assert asked == ["owner/name"] * 3 and sum("up to date" in m for m in caplog.messages) == 1
     manifest = json.loads((with_model / "build/owner--name/manifest.json").read_text())
     assert manifest["notebooks"]["02_two"]["inputs"] == {"owner/name": second}
 

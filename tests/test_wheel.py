@@ -76,7 +76,9 @@ def wheel(tmp_path_factory) -> Path:
     tree = tmp_path_factory.mktemp("wheel") / "tree"
     tree.mkdir()
     shutil.copytree(ROOT / "rdlib", tree / "rdlib", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("notebooks", "params"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     command = [
         sys.executable,
@@ -119,6 +121,14 @@ def test_it_is_small_and_holds_what_it_needs(wheel):
         path for path in (ROOT / "rdlib").rglob("*") if path.is_file() and "__pycache__" not in path.parts
     ]
     wanted = {path.relative_to(ROOT).as_posix() for path in tree if "tools" not in path.parts}
+    course = [
+        path for name in ("notebooks", "params") for path in (ROOT / name).rglob("*.*") if path.is_file()
+    ]
+    wanted |= {
+        f"rdlib/course/{path.relative_to(ROOT).as_posix()}"
+        for path in course
+        if "_checkpoints" not in str(path)
+    }
     assert {name for name in names if name.startswith("rdlib/")} == wanted
 
 

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 import rdlib.quantizers
 from rdlib.engine import Quantized, Variant
 from rdlib.files import write_whole
@@ -13,7 +15,7 @@ from rdlib.models.checkpoint import Checkpoint
 from rdlib.quantizers import Quantizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A quantizer for each of some weight matrices; matrices that it does not name stay as they are.
 
@@ -22,6 +24,20 @@ class Plan:
     """
 
     quantizers: Mapping[str, Quantizer]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a matrix: its name, the method and the nominal rate."""
+        rows = [(name, q.method, q.bits) for name, q in self.quantizers.items()]
+        return pd.DataFrame(rows, columns=["matrix", "method", "bits"])
+
+    def __repr__(self) -> str:
+        return f"Plan of {len(self.quantizers)} matrices\n{self.table.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<div>Plan of {len(self.quantizers)} matrices</div>{self.table.to_html(index=False, border=0)}"
+        )
 
     def variant(self, label: Hashable = "plan") -> Variant:
         """The model that the plan makes, for :func:`rdlib.engine.walk`."""

@@ -21,6 +21,7 @@ from rdlib.code.floats import Float
 from rdlib.code.format import Format
 from rdlib.code.header import CHECKSUM, MAGIC, VERSION, Entry, prices, read_header, write_header
 from rdlib.code.normal import normal_model
+from rdlib.code.shown import streams_bar, streams_line
 from rdlib.code.table import Table
 
 PAYLOAD = ("index", "sign", "coset", "path")  # of single weights, or runs; all else is side information
@@ -88,7 +89,7 @@ class Stream:
         return Entry(self.format, self.array.shape, self.bits)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Code:
     """Weights as a decoder receives them.
 
@@ -165,6 +166,16 @@ class Code:
 
     def _per_weight(self, bits: int) -> float:
         return bits / self.weights if self.weights else 0.0
+
+    def __repr__(self) -> str:
+        return f"{self._head}, {self.rate:.3f} bits each: {streams_line(self.rates)}"
+
+    def _repr_html_(self) -> str:
+        return f"<div>{self._head}, <b>{self.rate:.3f} bits</b> each</div>{streams_bar(self.rates)}"
+
+    @property
+    def _head(self) -> str:
+        return f"Code of {self.shape[0]:,} × {self.shape[1]:,} weights"
 
     def to_bytes(self) -> bytes:
         """Header, then each stream packed to whole bytes, then a CRC-32 of all that: ``bits`` / 8 bytes."""

@@ -22,6 +22,7 @@ from rdlib.theory.gaussian import to_db
 
 SIZE = (10.4, 4.8)  # inches
 LAYOUT = [["distortion", "density"], ["gap", "density"]]
+State = tuple[Subject, Quantizer]
 MOST = 1 << 12  # levels that are drawn; more would be a solid block
 
 
@@ -61,6 +62,7 @@ class Panels:
         top.legend(loc="upper right")
         density(subject.histogram, right)
         right.set(xlabel="w/σ, and the reconstruction levels")
+        self.pinned = [ax.plot([], [], ls=":", lw=1.8, marker="")[0] for ax in (top, low)]
         self.curve, self.gap = top.plot([], [])[0], low.plot([], [])[0]
         spot = {"marker": "o", "ms": 11, "markerfacecolor": "none", "markeredgewidth": 2, "ls": ""}
         self.here, self.there = top.plot([], [], **spot)[0], low.plot([], [], **spot)[0]
@@ -72,17 +74,22 @@ class Panels:
     @property
     def artists(self) -> list[Artist]:
         """What an update draws."""
-        lines = [self.curve, self.gap, self.excess, self.here, self.there]
+        lines = [*self.pinned, self.curve, self.gap, self.excess, self.here, self.there]
         return [*lines, self.levels, self.title, self.count]
 
-    def show(self, quantizer: Quantizer) -> None:
-        """Move the artists to a quantizer: its curve, the point on it, the gap at that point, its levels."""
+    def show(self, quantizer: Quantizer, pinned: State | None = None) -> None:
+        """Move the artists to a quantizer: its curve, the point on it, the gap at that point, its levels.
+
+        Args:
+            quantizer: on the matrix.
+            pinned: another state, whose curve is dotted.
+        """
         subject, style = self.subject, method_style(quantizer.method)
-        measured, curve = subject.read(quantizer), subject.curve(quantizer)
-        point, gaussian = measured.point, subject.bounds[GAUSSIAN]
-        curve = curve[curve.nmse > 0]
-        self.curve.set(data=(curve.rate, to_db(curve.nmse)), **style)
-        self.gap.set(data=(curve.rate, gap_bits(curve.rate, curve.nmse, gaussian)), **style)
+        measured, point = subject.glance(quantizer), subject.glance(quantizer).point
+        for line, data in zip((self.curve, self.gap), _curve(subject, quantizer), strict=True):
+            line.set(data=data, **style)
+        for line, data in zip(self.pinned, _curve(*pinned) if pinned else [([], [])] * 2, strict=True):
+            line.set(data=data, color=method_style(pinned[1].method)["color"] if pinned else "0.5")
         exact = point.nmse == 0  # nothing is lost, and nothing is left to draw
         place = [[], []] if exact else [[point.rate], [float(to_db(point.nmse))]]
         excess = [] if exact else [subject.gaps(point)[GAUSSIAN]]
@@ -96,6 +103,13 @@ class Panels:
         self.title.set_text(f"{subject.label}, {quantizer.method}: {point.rate:.2f} bits{gap}")
         where = "" if group(quantizer) is None else " of a group of median scale"
         self.count.set_text(f"{len(measured.levels):,} levels{where}, {point.symbols:,} in use")
+
+
+def _curve(subject: Subject, quantizer: Quantizer) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Distortion in dB, and the gap in bits, over the rate: what the two panels on the left draw."""
+    curve = subject.curve(quantizer, subject.glance)
+    rate, nmse = (curve.loc[curve.nmse > 0, name].to_numpy() for name in ("rate", "nmse"))
+    return [(rate, to_db(nmse)), (rate, gap_bits(rate, nmse, subject.bounds[GAUSSIAN]))]
 
 
 class Picture:
@@ -118,10 +132,10 @@ class Picture:
         self._canvas.draw()
         self._still = self._canvas.copy_from_bbox(figure.bbox)
 
-    def png(self, quantizer: Quantizer) -> bytes:
-        """The figure of a quantizer as a PNG file."""
+    def png(self, quantizer: Quantizer, pinned: State | None = None) -> bytes:
+        """The figure of a quantizer, and the curve of a pinned state, as a PNG file."""
         self._canvas.restore_region(self._still)
-        self._panels.show(quantizer)
+        self._panels.show(quantizer, pinned)
         for artist in self._panels.artists:
             artist.axes.draw_artist(artist)
         file = io.BytesIO()

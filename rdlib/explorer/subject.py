@@ -11,16 +11,30 @@ from numba import get_num_threads, set_num_threads
 
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram
-from rdlib.measure import Point, gap, measure_code, measure_values, table
+from rdlib.measure import Point, gap, measure_code, measure_values, output_error, table
 from rdlib.quantizers import Quantizer
 from rdlib.quantizers.scalar.level_table import has_level_table
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import differential_entropy, shannon_distortion, shannon_rate
 from rdlib.theory.gaussian import gaussian_distortion, gaussian_rate
 from rdlib.theory.rate_distortion import RateDistortion
+from rdlib.weights import as_float32
 
 GAUSSIAN, EXACT, SHANNON = "Gaussian R(D)", "R(D) of these weights", "Shannon lower bound"
+UNITS = {  # of what is read of a state
+    "total rate": "bits per weight",
+    "side information": "bits per weight",
+    "entropy of the index": "bits per weight",
+    "levels in use": "",
+    "distortion D": "",
+    "D/σ²": "dB",
+    "SQNR": "dB",
+    "largest error": "% of the largest weight",
+    **dict.fromkeys((f"gap to {name}" for name in (GAUSSIAN, EXACT, SHANNON)), "bits"),
+    "output error": "dB below the output",
+}
 RATES = range(1, 9)  # nominal rates of a curve, bits per weight
+SAMPLE = 1 << 16  # weights of a large matrix from which a state is guessed that is not at hand
 CERTIFICATES = 0.01  # how far apart, in bits, the two sides of R(D) of these weights may be
 
 
@@ -30,11 +44,14 @@ class Measured:
 
     Args:
         point: rate and distortion.
-        levels: what it decodes to, rising; where scales differ, for a group of the median scale.
+        levels: what it decodes to, rising; where scales differ, for a group of the median scale; none of a code of
+            several weights together.
+        rates: bits per weight of each stream of the file, and of its header.
     """
 
     point: Point
     levels: np.ndarray
+    rates: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +61,8 @@ class Subject:
     Args:
         label: name in titles, like 1.down.
         W: (out, in), float16, bfloat16 or float32; it must not change.
+        H: E[x xᵀ] of the inputs, (in, in), where the error of the outputs is to be read too.
+        python: an expression whose value W is.
 
     Raises:
         ValueError: ``W`` is no weight matrix, holds NaN or Inf, or its weights are all equal.
@@ -51,6 +70,8 @@ class Subject:
 
     label: str
     W: np.ndarray
+    H: np.ndarray | None = None
+    python: str = "W"
     _measured: dict[Quantizer, Measured] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,45 +119,91 @@ class Subject:
         return self._measured[quantizer]
 
     def _read(self, quantizer: Quantizer) -> Measured:
-        if has_level_table(quantizer):
+        if has_level_table(quantizer) and self.H is None:
             with one_thread():
                 code = quantizer.encode_values(self.histogram)
             point = measure_values(self.histogram, self.W.shape, quantizer, code)
+            rates = {name: s.bits / self.W.size for name, s in code.streams.items() if name != "index"}
+            rates |= {"header": point.side_rate - sum(rates.values()), "index": point.rate - point.side_rate}
         else:
             code = quantizer.encode(self.W)
-            point = measure_code(self.W, quantizer, code)
-        return Measured(point, levels_of(quantizer, code))
+            point, rates = measure_code(self.W, quantizer, code, self.H), code.rates
+        return Measured(point, levels_of(quantizer, code), rates)
 
-    def curve(self, quantizer: Quantizer) -> pd.DataFrame:
+    @cached_property
+    def sample(self) -> "Subject":
+        """Evenly spaced rows of a large matrix; a small one is its own."""
+        rows = max(SAMPLE // self.W.shape[1], 1)
+        if self.W.size <= 4 * SAMPLE or rows >= len(self.W):
+            return self
+        chosen = np.linspace(0, len(self.W) - 1, rows).astype(int)
+        return Subject(self.label, self.W[chosen], self.H)
+
+    def at_hand(self, quantizer: Quantizer) -> bool:
+        """Whether :meth:`read` answers at once: from memory, from the histogram, or because the matrix is small."""
+        instant = has_level_table(quantizer) and self.H is None
+        return quantizer in self._measured or instant or self.sample is self
+
+    def glance(self, quantizer: Quantizer) -> Measured:
+        """:meth:`read` where it answers at once, and else that of the sample."""
+        return (self if self.at_hand(quantizer) else self.sample).read(quantizer)
+
+    def curve(
+        self, quantizer: Quantizer, read: Callable[[Quantizer], Measured] | None = None
+    ) -> pd.DataFrame:
         """One row a point, at each nominal rate from 1 to 8 bits that the method has."""
-        return table(self.read(quantizer.at(b)).point for b in RATES if b in quantizer.bits_allowed)
+        rates = (b for b in RATES if b in quantizer.bits_allowed)
+        return table((read or self.read)(quantizer.at(b)).point for b in rates)
 
     def prepare(self, quantizers: Iterable[Quantizer]) -> None:
         """Measure the curves of those that follow from the histogram, so that no slider waits for them."""
         for quantizer in filter(has_level_table, quantizers):
             self.curve(quantizer)
 
-    def readout(self, quantizer: Quantizer) -> dict[str, str]:
-        """The numbers of one state as they are shown, with their units."""
-        point = self.read(quantizer).point
-        return {
-            "total rate": f"{point.rate:.3f} bits per weight",
-            "side information": f"{point.side_rate:.3f} bits per weight",
-            "entropy of the index": f"{point.index_entropy:.3f} bits per weight",
+    def numbers(self, quantizer: Quantizer) -> dict[str, str]:
+        """The numbers of one state at a glance, by the names in :data:`UNITS`, as they are shown."""
+        point = self.glance(quantizer).point
+        gaps = {
+            f"gap to {name}": f"{bits:.3f}" if bits == bits else "–"
+            for name, bits in self.gaps(point).items()
+        }
+        shown = {
+            "total rate": f"{point.rate:.3f}",
+            "side information": f"{point.side_rate:.3f}",
+            "entropy of the index": f"{point.index_entropy:.3f}",
             "levels in use": f"{point.symbols}",
             "distortion D": f"{point.mse:.2e}",
-            "D/σ²": f"{10 * np.log10(point.nmse):.2f} dB" if point.nmse else "none: every weight is exact",
-            "SQNR": f"{point.sqnr_db:.2f} dB",
-            "largest error": f"{100 * point.rel_max_error:.1f} % of the largest weight",
-            **{f"gap to {name}": f"{bits:.3f} bits" for name, bits in self.gaps(point).items()},
+            "D/σ²": f"{10 * np.log10(point.nmse):.2f}" if point.nmse else "none: every weight is exact",
+            "SQNR": f"{point.sqnr_db:.2f}",
+            "largest error": f"{100 * point.rel_max_error:.1f}",
+            **gaps,
         }
+        if self.H is not None:
+            shown["output error"] = f"{10 * np.log10(max(point.output_mse, 1e-99) / self.output_power):.2f}"
+        return shown
+
+    def readout(self, quantizer: Quantizer) -> dict[str, str]:
+        """The numbers of one state with their units."""
+        return {name: with_unit(name, number) for name, number in self.numbers(quantizer).items()}
+
+    @cached_property
+    def output_power(self) -> float:
+        """tr(W H Wᵀ) / out: the mean square of a layer's output."""
+        return output_error(as_float32(self.W).astype(np.float64), self.H)
+
+
+def with_unit(name: str, number: str) -> str:
+    """A number with the unit that :data:`UNITS` gives it; what is no number has none."""
+    return f"{number} {UNITS[name]}".rstrip() if number[-1].isdigit() or number == "inf" else number
 
 
 def levels_of(quantizer: Quantizer, code: Code) -> np.ndarray:
     """All that an index can decode to, rising, float64; with several scales, for the median one.
 
-    A level that an entropy coder has no code word for is not among them.
+    A level that an entropy coder has no code word for is not among them.  A code of several weights together has none.
     """
+    if {"coset", "path"} & code.streams.keys():
+        return np.empty(0)
     index, table = code.streams["index"].format, code.streams.get("table")
     symbols = np.arange(index.size) if table is None else np.flatnonzero(table.array != 255)
     if has_level_table(quantizer):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 
 from rdlib.network.windows import Windows
@@ -52,7 +53,7 @@ class PerToken:
         return PerToken(self.values / math.log(2))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Functional:
     """What separates Q from P, prediction by prediction.
 
@@ -104,6 +105,28 @@ class Functional:
     def ln_perplexity_ratio(self) -> PerToken:
         """ln of the perplexity of Q over that of P, token by token: its error is that of the pair."""
         return self.loss - self.reference_loss
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Mean, standard error, median and 99 % of what is read most, one row a quantity."""
+        names = {"kl": "KL(P‖Q), nats", "agreement": "same top token", "loss": "loss of Q, nats"}
+        names |= {"ln_perplexity_ratio": "ln of perplexities, Q over P", "total_variation": "total variation"}
+        rows = {text: getattr(self, name) for name, text in names.items()}
+        return pd.DataFrame(
+            {text: (q.mean, q.error, q.quantile(0.5), q.quantile(0.99)) for text, q in rows.items()},
+            index=["mean", "± error", "median", "99 %"],
+        ).T
+
+    def __repr__(self) -> str:
+        return f"{self._protocol}\n{self.table.to_string(float_format='{:.4g}'.format)}"
+
+    def _repr_html_(self) -> str:
+        return f"<div>{self._protocol}</div>{self.table.to_html(border=0, float_format='{:.4g}'.format)}"
+
+    @property
+    def _protocol(self) -> str:
+        missing = f"; {self.non_finite} predictions are not finite" if self.non_finite else ""
+        return f"Q against P on {self.windows.protocol}{missing}"
 
     @property
     def row(self) -> dict[str, float]:

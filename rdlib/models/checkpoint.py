@@ -1,8 +1,10 @@
 """Open a Llama checkpoint lazily: which weight matrices it has, and one of them at a time."""
 
+import math
 import re
 from collections.abc import Iterable
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,27 @@ class Checkpoint:
         A hub id may name other weights tomorrow; id and revision together do not.
         """
         return revision(self.folder)
+
+    @property
+    def contents(self) -> pd.DataFrame:
+        """The tensors by kind, group, shape and stored type: how many, and their numbers in millions."""
+        rows = [
+            (w.kind.value, w.group, w.shape, w.dtype, math.prod(w.shape) / 1e6) for w in self.tensors.values()
+        ]
+        frame = pd.DataFrame(rows, columns=["kind", "group", "shape", "stored as", "millions"])
+        groups = frame.groupby(["kind", "group", "shape", "stored as"], sort=False, as_index=False)
+        return groups.agg(tensors=("millions", "size"), millions=("millions", "sum"))
+
+    def __repr__(self) -> str:
+        return f"{self._head}\n{self.contents.to_string(index=False, float_format='{:.3f}'.format)}"
+
+    def _repr_html_(self) -> str:
+        table = self.contents.to_html(index=False, border=0, float_format="{:.3f}".format)
+        return f"<div>{escape(self._head)}</div>{table}"
+
+    @property
+    def _head(self) -> str:
+        return f"Checkpoint {self.folder.name}: {len(self.names)} tensors"
 
     def __contains__(self, name: str) -> bool:
         return name in self.container.tensors

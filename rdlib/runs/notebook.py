@@ -7,6 +7,7 @@ python -m rdlib.runs.notebook 02_scalar_rd
 import argparse
 import base64
 import json
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from rdlib.files import write_whole
 from rdlib.runs.check import DEFAULTS, RESULTS
 from rdlib.runs.parameters import declared
 
+LOG = logging.getLogger(__name__)
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 KEPT = (
@@ -38,7 +40,12 @@ KEPT = (
     "tags",
 )  # metadata of a cell that an author writes; the rest comes from tools
 INJECTED = "injected-parameters"  # Papermill's tag
-PEAK = "import resource\n\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # KiB, on a Mac bytes
+PEAK = """try:
+    import resource
+
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # KiB, on a Mac bytes
+except ModuleNotFoundError:  # on Windows
+    print(0)"""
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # variables that say how many; those of the caller stay
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a widget of the running kernel, of a random id
 
@@ -78,7 +85,8 @@ class Manager(AsyncKernelManager):
     async def start_kernel(self, **more: object) -> None:
         """Start the kernel."""
         env = dict.fromkeys(THREADS, str(self.threads)) | os.environ
-        await super().start_kernel(**more | {"pass_fds": self.inherited, "cwd": self.folder, "env": env})
+        files = {"pass_fds": self.inherited} if os.name == "posix" else {}  # Windows has no such thing
+        await super().start_kernel(**more | files | {"cwd": self.folder, "env": env})
         self.running.add(self)
 
     async def cleanup_resources(self, restart: bool = False) -> None:
@@ -90,7 +98,10 @@ class Manager(AsyncKernelManager):
 def kill_kernels() -> None:
     """End all kernels of this process at once: whoever waits for one is told that it has died."""
     for manager in list(Manager.running):
-        os.killpg(manager.provisioner.pid, signal.SIGKILL)
+        if os.name == "posix":
+            os.killpg(manager.provisioner.pid, signal.SIGKILL)
+        else:
+            os.kill(manager.provisioner.pid, signal.SIGTERM)
 
 
 def execute(
@@ -139,7 +150,7 @@ def execute(
         executed = nbformat.read(running, as_version=4)
     effort = _effort(executed)
     for line in warnings(executed):
-        print(f"{path.stem}: {line}", file=sys.stderr)
+        LOG.warning("%s: %s", path.stem, line)
     return tidy(executed), effort
 
 

@@ -50,7 +50,7 @@ WAYS = {  # parts of a site, by what they match in its folder
     "slides.html": "Slides",
     "real-*.html": "Results on {}",
     "audit-*.html": "Audit of {}",
-    "api/index.html": "API",
+    "api/rdlib.html": "API",
 }
 
 TEMPLATES = templates(Path(__file__).parent)

@@ -1,6 +1,6 @@
 """A site: the folder of a finished run, with pages beside its own that any web server, or a mail, can carry.
 
-Results on real models that the package keeps, and audits of quantized files; the front page links what is there.
+Slides, results on real models that the package keeps, and audits; the front page links what is there.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from rdlib.files import write_whole
-from rdlib.runs import page, report
+from rdlib.runs import page, report, slides
 from rdlib.runs.kept import KEPT, all_points, kept_manifest
 
 
@@ -25,8 +25,7 @@ def write(root: Path, build: Path) -> Path:
     Raises:
         FileNotFoundError: the run has not finished.
     """
-    if not (build / "manifest.json").is_file():
-        raise FileNotFoundError(f"{build} holds no finished run; run the experiment first.")
+    refuse_unfinished(build)
     for experiment in sorted(folder.name for folder in KEPT.glob("*")):
         write_whole(build / f"real-{experiment}.html", real(experiment))
     for card in sorted((root / "notebooks" / "reference" / "audit").glob("*.md")):
@@ -36,7 +35,14 @@ def write(root: Path, build: Path) -> Path:
             "(audit.svg)", f"({name}.svg)"
         )
         write_whole(build / f"{name}.html", page.reference(text, name))
+    slides.write(build)
     return report.write(build)
+
+
+def refuse_unfinished(build: Path) -> None:
+    """Raise FileNotFoundError where a folder holds no run that has come to its end."""
+    if not (build / "manifest.json").is_file():
+        raise FileNotFoundError(f"{build} holds no finished run; run the experiment first.")
 
 
 def real(experiment: str) -> str:
