@@ -123,6 +123,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv: about 2 GB, a few minutes"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@echo "Compiling the loops of all quantizers: about a minute"
+	@$(BIN)/python -W ignore tests/digits.py >/dev/null
 	@touch $@
 
 # The API reference is made by a package that nothing else needs.

@@ -34,7 +34,9 @@ class Histogram:
         """
         W = as_matrix(W)
         if W.dtype.itemsize == 2:
-            tally = _count_16_bit(np.ascontiguousarray(W).view(np.uint16).ravel(), get_num_threads())
+            tally = _count_16_bit(np.ascontiguousarray(W).view(np.uint16).ravel(), get_num_threads()).sum(
+                axis=0
+            )
             patterns = np.flatnonzero(tally).astype(np.uint16)
             values, counts = patterns.view(W.dtype).astype(np.float32), tally[patterns]
             if not np.isfinite(values).all():
@@ -117,13 +119,13 @@ def occurrences(symbols: np.ndarray) -> np.ndarray:
 
 @njit(parallel=True, cache=True)
 def _count_16_bit(patterns: np.ndarray, parts: int) -> np.ndarray:
-    """How often each of the 65,536 bit patterns occurs."""
+    """How often each of the 65,536 bit patterns occurs in each of so many parts."""
     tallies = np.zeros((parts, 65536), np.int64)
     step = -(-len(patterns) // parts)
     for part in prange(parts):
         for i in range(part * step, min(len(patterns), (part + 1) * step)):
             tallies[part, patterns[i]] += 1
-    return tallies.sum(axis=0)
+    return tallies  # numba takes two seconds to compile their sum
 
 
 def lloyd_max(histogram: Histogram, levels: int) -> np.ndarray:

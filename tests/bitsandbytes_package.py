@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
 
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer
@@ -26,6 +25,8 @@ def quantize_by_package(W: np.ndarray, kind: str, double_quantized: bool = False
     Raises:
         ValueError: ``kind`` is unknown, or ``W`` is no weight matrix or holds NaN or Inf.
     """
+    from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit  # two seconds, when it is needed
+
     refuse_non_finite(as_matrix(W))
     tensor = _to_torch(W)
     match kind:

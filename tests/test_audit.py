@@ -125,19 +125,19 @@ def test_the_limit_is_conservative(in_the_box):
     original = open_checkpoint(MULTI_HEAD)
     for name, rows in list(tensors.dropna(subset="gap").groupby("name"))[::5]:
         histogram = Histogram.of(original.tensor(name))
-        curve = blahut_arimoto(histogram.values, histogram.counts)
+        curve = blahut_arimoto(histogram.values, histogram.counts, tolerance=0.005)
         upper = curve.rate_upper(rows.mse.to_numpy())
         assert (rows.limit <= upper).all() and (rows.limit > upper - 0.01).all(), name
         assert np.allclose(rows.gap, rows.rate - rows.limit)
 
 
-@pytest.mark.parametrize("bits", [0, 0.05, 0.5, 2, 5, 7.5])
-def test_one_line_is_below_the_whole_curve(bits):
-    histogram = Histogram.of(heavy((64, 256), np.float16))
-    curve = blahut_arimoto(histogram.values, histogram.counts)
-    D = histogram.variance * 4.0**-bits
-    found = rate_lower_at(histogram.values, histogram.counts, D)
-    assert curve.rate_upper(D) - 0.02 < found <= curve.rate_upper(D)
+def test_one_line_is_below_the_whole_curve():
+    histogram = Histogram.of(heavy((16, 256), np.float16))
+    curve = blahut_arimoto(histogram.values, histogram.counts, tolerance=0.01)
+    for bits in (0, 0.05, 0.5, 2, 5, 7.5):
+        D = histogram.variance * 4.0**-bits
+        found = rate_lower_at(histogram.values, histogram.counts, D)
+        assert curve.rate_upper(D) - 0.02 < found <= curve.rate_upper(D), bits
 
 
 def test_no_error_takes_the_entropy():
@@ -157,8 +157,15 @@ def test_a_model_that_lies_on_a_grid_is_named(tmp_path):
 # What is wrong
 
 
-def test_another_model_is_named_by_a_tensor_and_the_rest_goes_on(tmp_path):
-    files, tensors = table(audit(MULTI_HEAD, ["autoawq", OF_MULTI_HEAD[0]], tmp_path, jobs=1))
+@pytest.fixture
+def beside(in_the_box, tmp_path) -> Path:
+    """A folder in which the parts of all that is in the box are kept already."""
+    shutil.copytree(in_the_box.parent / "parts", tmp_path / "out" / "parts")
+    return tmp_path / "out"
+
+
+def test_another_model_is_named_by_a_tensor_and_the_rest_goes_on(beside):
+    files, tensors = table(audit(MULTI_HEAD, ["autoawq", OF_MULTI_HEAD[0]], beside, jobs=1))
     assert (
         "autoawq was not made of multi-head: it has model.layers.0.self_attn.q_proj.weight"
         in files.error["autoawq"]
@@ -244,9 +251,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_file_that_cannot_be_read_has_a_sentence_and_the_rest_goes_on(tmp_path, case):
+def test_a_file_that_cannot_be_read_has_a_sentence_and_the_rest_goes_on(tmp_path, beside, case):
     make, words = WRONG[case]
-    files, rows = table(audit(MULTI_HEAD, [make(tmp_path), OF_MULTI_HEAD[0]], tmp_path / "out", jobs=1))
+    files, rows = table(audit(MULTI_HEAD, [make(tmp_path), OF_MULTI_HEAD[0]], beside, jobs=1))
     errors = files.error.dropna().tolist() + rows.error.dropna().tolist()
     assert len(errors) >= 1 and words in errors[0] and files.gap[OF_MULTI_HEAD[0]] > 0
 
@@ -254,9 +261,9 @@ def test_a_file_that_cannot_be_read_has_a_sentence_and_the_rest_goes_on(tmp_path
 # Killed
 
 
-def test_an_interrupted_audit_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    names, out = OF_MULTI_HEAD[:1], tmp_path / "out"
-    whole = audit(MULTI_HEAD, names, tmp_path / "whole", jobs=1).read_bytes()
+def test_an_interrupted_audit_goes_on_and_ends_with_the_same_bytes(tmp_path, beside):
+    names, out = OF_MULTI_HEAD[:1], tmp_path / "interrupted"
+    whole = audit(MULTI_HEAD, names, beside, jobs=1).read_bytes()
     command = ["audit", MULTI_HEAD, *names, "--out", out, "--jobs", 1]
     times = interrupt("rdlib.audit.run", "tensor_row", *command, parts=out / "parts")
     assert audit(MULTI_HEAD, names, out, jobs=1).read_bytes() == whole

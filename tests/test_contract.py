@@ -5,12 +5,14 @@ Honesty: the decoder sees the code and nothing else, and every bit of it is paid
 
 import inspect
 import math
+from collections.abc import Iterator
 from itertools import product
 
 import ml_dtypes
 import numpy as np
 import pytest
 from quantizer_list import ALL, COVERED, EXACT_ON_CONSTANTS, SCALAR, method
+from scipy.stats import entropy
 from sources import DTYPES, SOURCES, coded, gaussian, heavy, one_thread  # noqa: F401
 
 import rdlib.quantizers
@@ -188,6 +190,37 @@ def test_the_measured_rate_is_the_length_of_the_file(quantizer):
     assert code.prices["header"] <= 8 * 52
     paid = sum(stream.bits for name, stream in code.streams.items() if name in PAYLOAD) / code.weights
     assert measured.rate == pytest.approx(measured.side_rate + paid, rel=1e-12)
+
+
+@every_quantizer
+def test_a_point_is_what_numpy_says(quantizer):
+    W, code = SOURCES["heavy"], coded(quantizer, "heavy")
+    wide = W.astype(np.float64)
+    error = wide - quantizer.decode(code).astype(np.float64)
+    point = measure_code(W, quantizer, code)
+    assert (point.method, point.bits) == (quantizer.method, quantizer.bits)
+    assert point.rate == pytest.approx(code.bits / W.size, rel=1e-12)
+    assert point.mse == pytest.approx(np.mean(error**2), rel=1e-12)
+    assert point.nmse == pytest.approx(np.mean(error**2) / wide.var(), rel=1e-12)
+    assert point.sqnr_db == pytest.approx(10 * np.log10(np.mean(wide**2) / np.mean(error**2)), rel=1e-12)
+    assert point.max_error == np.abs(error).max()
+    assert point.rel_max_error == pytest.approx(np.abs(error).max() / np.abs(wide).max(), rel=1e-12)
+    assert math.isnan(point.output_mse)
+    assert point.symbols == len(np.unique(code["index"]))
+    assert point.index_entropy == pytest.approx(sum(map(nats, runs(code))) / math.log(2) / W.size, abs=1e-12)
+    assert point.rate - point.side_rate >= point.index_entropy - 1e-9 - 1 / W.size
+
+
+def runs(code: Code) -> Iterator[np.ndarray]:
+    """The symbols that are coded with one table: a payload stream, or the part of it that has one context."""
+    for name in set(PAYLOAD) & code.streams.keys():
+        symbols, counts = code[name].ravel(), getattr(code.streams[name].format, "counts", None)
+        yield from [symbols] if counts is None else np.split(symbols, np.cumsum(counts)[:-1])
+
+
+def nats(symbols: np.ndarray) -> float:
+    """What an ideal coder spends on symbols: their number times the entropy of their frequencies."""
+    return symbols.size * entropy(np.unique(symbols, return_counts=True)[1]) if symbols.size else 0.0
 
 
 @every_quantizer

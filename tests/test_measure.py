@@ -1,66 +1,20 @@
 """A point is what NumPy says of W and Ŵ; a curve is read between its points and nowhere else."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import pytest
-from quantizer_list import COVERED, method
-from scipy.stats import entropy
+from quantizer_list import method
 from sources import gaussian, heavy, one_thread  # noqa: F401
 
-from rdlib.code.code import PAYLOAD, Code
-from rdlib.measure import (
-    Point,
-    average_gap,
-    curve,
-    measure,
-    measure_code,
-    output_error,
-    rate_at,
-    save,
-    sqnr_db,
-    table,
-)
+from rdlib.measure import Point, average_gap, curve, measure, output_error, rate_at, save, sqnr_db, table
 from rdlib.quantizers import GPTQ, LloydMax, PerGroup, Uniform, UniformAsymmetric, UniformMidTread
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
 # A point
-
-
-@pytest.mark.parametrize("quantizer", COVERED, ids=method)
-def test_a_point_is_what_numpy_says(quantizer):
-    W = heavy((24, 172)) + np.float32(0.003)
-    code = quantizer.encode(W)
-    wide = W.astype(np.float64)
-    error = wide - quantizer.decode(code).astype(np.float64)
-    point = measure_code(W, quantizer, code)
-    assert (point.method, point.bits) == (quantizer.method, quantizer.bits)
-    assert point.rate == pytest.approx(code.bits / W.size, rel=1e-12)
-    assert point.mse == pytest.approx(np.mean(error**2), rel=1e-12)
-    assert point.nmse == pytest.approx(np.mean(error**2) / wide.var(), rel=1e-12)
-    assert point.sqnr_db == pytest.approx(10 * np.log10(np.mean(wide**2) / np.mean(error**2)), rel=1e-12)
-    assert point.max_error == np.abs(error).max()
-    assert point.rel_max_error == pytest.approx(np.abs(error).max() / np.abs(wide).max(), rel=1e-12)
-    assert math.isnan(point.output_mse)
-    assert point.symbols == len(np.unique(code["index"]))
-    assert point.index_entropy == pytest.approx(sum(map(nats, runs(code))) / math.log(2) / W.size, abs=1e-12)
-    assert point.rate - point.side_rate >= point.index_entropy - 1e-9 - 1 / W.size
-
-
-def runs(code: Code) -> Iterator[np.ndarray]:
-    """The symbols that are coded with one table: a payload stream, or the part of it that has one context."""
-    for name in set(PAYLOAD) & code.streams.keys():
-        symbols, counts = code[name].ravel(), getattr(code.streams[name].format, "counts", None)
-        yield from [symbols] if counts is None else np.split(symbols, np.cumsum(counts)[:-1])
-
-
-def nats(symbols: np.ndarray) -> float:
-    """What an ideal coder spends on symbols: their number times the entropy of their frequencies."""
-    return symbols.size * entropy(np.unique(symbols, return_counts=True)[1]) if symbols.size else 0.0
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e25])

@@ -511,9 +511,9 @@ def test_certificates_hold_where_nothing_has_converged(bfloat, monkeypatch):
 CERTIFIED = {
     "binary": ([-1.0, 1.0], [0.5, 0.5]),
     "ternary": ([-1.0, 0.0, 1.0], [0.1, 0.8, 0.1]),
-    "gaussian": sample("gaussian", 2_000, np.float64)[1:],
-    "uniform": (np.linspace(-1, 1, 2001), np.ones(2001)),
-    "student": sample("student", 4_000, bfloat16)[1:],
+    "gaussian": sample("gaussian", 500, np.float64)[1:],
+    "uniform": (np.linspace(-1, 1, 501), np.ones(501)),
+    "student": sample("student", 1_000, bfloat16)[1:],
 }
 
 

@@ -67,6 +67,15 @@ class Progress:
     disk: dict[str, int]
 
 
+@dataclass
+class _Steps:
+    """Of one kind: how many are ahead, how many are done, and what those took."""
+
+    ahead: int
+    done: int = 0
+    seconds: float = 0.0
+
+
 class Clock:
     """Takes the time of steps, and reports after each.
 
@@ -84,10 +93,9 @@ class Clock:
         layers: int,
         disk: dict[str, int],
     ):
-        self.ahead, self.report, self.layers, self.disk, self.layer = ahead, report, layers, disk, 0
-        self.seconds: Counter[Kind] = Counter()
-        self.done: Counter[Kind] = Counter()
-        self.spent = 0.0
+        self.steps = {kind: _Steps(count) for kind, count in ahead.items()}
+        self.report, self.layers, self.disk, self.layer = report, layers, disk, 0
+        self.spent, self.done = 0.0, 0
 
     @contextmanager
     def step(self, *kind: object) -> Iterator[None]:
@@ -96,20 +104,18 @@ class Clock:
         yield
         seconds = time.perf_counter() - start
         self.spent += seconds
-        self.seconds[kind] += seconds
-        self.done[kind] += 1
-        self.ahead[kind] -= 1
+        self.done += 1
+        mine = self.steps.setdefault(kind, _Steps(0))
+        mine.ahead, mine.done, mine.seconds = mine.ahead - 1, mine.done + 1, mine.seconds + seconds
         if self.report:
             self.report(Progress(self.layer, self.layers, self.spent, self.left, self.disk))
 
     @property
     def left(self) -> float:
         """Seconds; a kind of which nothing was done yet is taken for the mean of all."""
-        usual = self.spent / self.done.total()
+        usual = self.spent / self.done
         return sum(
-            count * (self.seconds[kind] / self.done[kind] if self.done[kind] else usual)
-            for kind, count in self.ahead.items()
-            if count > 0
+            s.ahead * (s.seconds / s.done if s.done else usual) for s in self.steps.values() if s.ahead > 0
         )
 
 

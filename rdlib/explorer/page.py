@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from rdlib.engine import second_moments
 from rdlib.explorer.controls import CHOICES, clip, group, maker_of, names_in, python_of, with_clip, with_group
@@ -83,7 +84,7 @@ def render(choices: list[Choice]) -> str:
     data = {
         "units": UNITS,
         "families": {name: family(name) for name in CHOICES},
-        "sources": [source(choice) for choice in choices],
+        "sources": [source(choice) for choice in tqdm(choices, desc="explorer", leave=False)],
     }
     return (
         templates(Path(__file__).parent)

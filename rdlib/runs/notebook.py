@@ -47,6 +47,7 @@ PEAK = """try:
 except ModuleNotFoundError:  # on Windows
     print(0)"""
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # variables that say how many; those of the caller stay
+PATIENCE = 600  # seconds, on a machine that is busy: for a kernel to start, and for what a cell has printed to arrive
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a widget of the running kernel, of a random id
 
 
@@ -131,7 +132,9 @@ def execute(
                 parameters=parameters,
                 kernel_name=KERNEL["name"],
                 language=KERNEL["language"],
-                start_timeout=600,  # of the kernel, in seconds, on a machine that is busy
+                start_timeout=PATIENCE,
+                iopub_timeout=PATIENCE,  # after its own four seconds the client goes on without an output
+                raise_on_iopub_timeout=True,
                 progress_bar={"desc": path.stem, "file": sys.stderr},
                 kernel_manager_class=Manager,
                 config=Config(
@@ -143,7 +146,11 @@ def execute(
                     },
                 ),
             )
-        except (PapermillExecutionError, RuntimeError) as error:  # RuntimeError: the kernel died
+        except (
+            PapermillExecutionError,
+            RuntimeError,
+            TimeoutError,
+        ) as error:  # RuntimeError: the kernel died
             partial = nbformat.read(running, as_version=4)
             partial.cells.pop()
             raise NotebookFailed(f"{path} stopped {_where(partial, error)}", partial) from None

@@ -34,7 +34,7 @@ const fit = () => {
   at("bits").disabled = at("bits").min === at("bits").max;
   at("knob").max = family.places.length - 1;
   at("knob").disabled = !family.knob;
-  at("knob-name").textContent = family.knob || "clip, groups";
+  at("knob-name").textContent = family.knob || "no knob";
 };
 
 // --- drawing ---------------------------------------------------------------------------------------------

@@ -169,7 +169,8 @@ def table_weights(index: np.ndarray, scales: np.ndarray, table: np.ndarray, widt
         raise ValueError(f"The code has an index of {index.dtype}, where a table is read with integers.")
     if index.size and index.max() >= len(table):
         raise ValueError(f"The code has the index {index.max()} for a table of {len(table)} levels.")
-    return _table_weights(index, scales.astype(np.float32).ravel(), table.astype(np.float32), width)
+    index, scales, table = index.astype(np.uint32), scales.astype(np.float32), table.astype(np.float32)
+    return _table_weights(index, scales.ravel(), table, width)
 
 
 @njit(parallel=True, cache=True)

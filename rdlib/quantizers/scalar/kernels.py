@@ -192,5 +192,5 @@ def asymmetric_weights(
     for i in prange(index.shape[0]):
         for g in range(scales.shape[1]):
             for j in range(g * width, min((g + 1) * width, index.shape[1])):
-                W[i, j] = scales[i, g] * ((np.float32(index[i, j]) - zeros[i, g]) / last)
+                W[i, j] = scales[i, g] * ((index[i, j] - zeros[i, g]) / last)
     return W

@@ -140,7 +140,7 @@ class UniformAsymmetric(_Uniform):
         width, last = self._width(index := code["index"]), max(code.streams["index"].format.size - 1, 1)
         if index.shape != code.shape:
             raise ValueError(f"Indices of shape {index.shape} are not those of W {code.shape}.")
-        return asymmetric_weights(index, scales, zeros, width, np.float32(last))
+        return asymmetric_weights(index.astype(np.float32), scales, zeros, width, np.float32(last))
 
 
 def _of_rows(stream: Stream, values: np.ndarray) -> np.ndarray:
