@@ -103,6 +103,7 @@ checkpoints: $(READY) .venv-legacy/.ready .venv-producers/.ready build/compresse
 	$(CT_0_14) -m rdlib.tools.producers.compressed_tensors_legacy build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.mlx_lm build/checkpoints
 	.venv-producers/bin/python -m rdlib.tools.producers.exl3 build/checkpoints
+	.venv-producers/bin/python -m rdlib.tools.producers.hqq build/checkpoints
 	PYTHONPATH=build/modelopt-0.47 .venv-producers/bin/python -m rdlib.tools.producers.modelopt build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.bitsandbytes build/checkpoints
 	$(BIN)/python -m rdlib.tools.producers.finegrained_fp8 build/checkpoints

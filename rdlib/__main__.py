@@ -61,7 +61,7 @@ def run(given: argparse.Namespace) -> None:
             name, steps = experiment.plan_model(root, given.model)
         else:
             steps = experiment.plan(root, name)
-        build = experiment.run(root, name, steps, given.jobs)
+        build = experiment.run(root, name, steps, given.jobs, given.only)
     except (notebook.NotebookFailed, experiment.Busy) as error:
         sys.exit(str(error))
     points, pages = len(pd.read_parquet(build / "results.parquet")), len(list(build.glob("[0-9]*.html")))
@@ -210,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
 
     notebooks = command(run)
     notebooks.add_argument("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
+    notebooks.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="these alone, like 02_scalar_rd")
     one = notebooks.add_mutually_exclusive_group()
     one.add_argument("experiment", nargs="?", help="a file of params/ (default: demo)")
     one.add_argument("--model", help="all notebooks on this model: a folder, a hub id, or smollm2-135m")

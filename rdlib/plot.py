@@ -81,8 +81,17 @@ COLOURS = {
     "WaterSIC": "#C800C8",
     "trellis + feedback": "#9B5DE5",
 }
-MARKERS = {"tensor": "o", "channel": "s", "g128": "^", "g64": "<", "g32": "v", "g16": ">", "row classes": "X"}
-MARKERS["G and H"] = "*"
+MARKERS = {
+    "tensor": "o",
+    "channel": "s",
+    "g128": "^",
+    "g64": "<",
+    "g32": "v",
+    "g16": ">",
+    "row classes": "X",
+    "column classes": "*",
+    "G and H": "8",
+}
 MARKERS |= {"d=2": "P", "d=4": "p", "d=8": "h", "L=8": "d", "L=12": "D", " 4 states": "1", " 8 states": "2"}
 GROUP_COLOURS = dict(
     zip(
@@ -160,37 +169,91 @@ def rate_distortion(
     bounds: Mapping[str, Bound] | None = None,
     title: str = "",
     variance: float | None = None,
+    most: float | None = None,
 ) -> Figure:
-    """Distortion against rate with bounds, and below it the gap of every point to the first bound, in bits.
+    """The gap of every point to the first bound, in bits, over the rate; below it, smaller, the distortion itself.
 
     Args:
         points: columns method, rate, nmse (D/σ²), one row a point.
         bounds: name → D/σ² at a rate; the Gaussian D(R) where none is given.
         title: of the figure.
         variance: σ²; where given, a second axis shows the distortion as MSE.
+        most: the largest gap that is shown; all of them where None.
     """
     bounds = bounds or {"Gaussian D(R)": lambda rate: gaussian_distortion(rate, 1.0)}
-    figure, (top, low) = plt.subplots(2, 1, figsize=(8.4, 6.6), sharex=True, height_ratios=[3, 1.4])
+    first = next(iter(bounds.values()))
+    figure, (top, low) = plt.subplots(2, 1, figsize=(8.4, 6.2), sharex=True, height_ratios=[2.6, 1])
     limit = min(points.rate.max() * 1.04, 9.0)
     rates = np.linspace(0, limit, 400)
     for (name, bound), line in zip(bounds.items(), BOUNDS, strict=False):
-        top.plot(rates, to_db(bound(rates)), label=name, zorder=1, **line)
+        top.plot(rates, gap_bits(rates, bound(rates), first), label=name, zorder=1, **line)
+        low.plot(rates, to_db(bound(rates)), zorder=1, **line)
+    top.plot(rates, rates, color="0.7", ls=(0, (1, 3)), label="_sending nothing")
     for method, curve in points.groupby("method", sort=False):
         curve = curve[curve.nmse > 0].sort_values("rate")
-        top.plot(curve.rate, to_db(curve.nmse), label=method, **method_style(method))
-        low.plot(
-            curve.rate, gap_bits(curve.rate, curve.nmse, next(iter(bounds.values()))), **method_style(method)
-        )
-    top.set(ylabel="distortion D/σ² (dB)", title=title)
-    lowest = to_db(points.nmse[points.nmse > 0].min())
-    top.set_ylim(lowest - 3, min(top.get_ylim()[1], 6))  # worse than sending nothing is not worth the room
-    low.axhline(0, **BOUNDS[0])
-    low.set(xlabel="rate (total bits per weight)", ylabel=f"gap to\n{next(iter(bounds))} (bits)")
-    low.set_xlim(0, limit)
+        top.plot(curve.rate, gap_bits(curve.rate, curve.nmse, first), label=method, **method_style(method))
+        low.plot(curve.rate, to_db(curve.nmse), **method_style(method))
+    gaps = np.concatenate([line.get_ydata() for line in top.lines if not line.get_label().startswith("_")])
+    highest = gaps.max() if most is None else most
+    top.set(ylabel=f"gap to {next(iter(bounds))} (bits)", title=title, xlim=(0, limit))
+    top.set_ylim(min(gaps.min(), 0) - 0.04 * highest, 1.04 * highest)
+    low.set(xlabel="rate (total bits per weight)", ylabel="D/σ² (dB)")
+    low.set_ylim(to_db(points.nmse[points.nmse > 0].min()) - 3, 3)
     if variance:
-        mse_axis(top, variance)
-    figure.legend(*top.get_legend_handles_labels(), loc="outside right upper")
+        mse_axis(low, variance)
+    label_ends(top)
     return figure
+
+
+def label_ends(ax: Axes) -> None:
+    """The label of every line in its colour, right of the axes, at the height where the line ends; none on another.
+
+    Call it last: what is done to the axes later may move the ends.
+    """
+    low, high = ax.get_ylim()
+    forth = ax.transData.transform
+    ends = []
+    for line in ax.lines:
+        x, y = line.get_data()
+        seen = np.flatnonzero((np.asarray(y) >= low) & (np.asarray(y) <= high))
+        if len(seen) and not line.get_label().startswith("_"):
+            end = x[seen[-1]], y[seen[-1]]
+            ends.append((forth(end)[1], end, line.get_label(), line.get_color()))
+    ends.sort(key=lambda end: end[0])
+    apart = 1.25 * plt.rcParams["legend.fontsize"] * ax.figure.dpi / 72  # pixels between lines of text
+    heights = spread([end[0] for end in ends], apart)
+    for height, (_, end, label, colour) in zip(heights, ends, strict=True):
+        ax.annotate(
+            label,
+            end,
+            (1.03, (height - ax.bbox.y0) / ax.bbox.height),
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=plt.rcParams["legend.fontsize"],
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 1, "shrinkB": 3},
+        )
+
+
+def spread(places: list[float], apart: float) -> np.ndarray:
+    """Rising places, moved as little as it takes (least squares) to lie at least ``apart`` from each other.
+
+    >>> spread([0.0, 0.0, 5.0], 1.0).tolist()
+    [-0.5, 0.5, 5.0]
+    """
+    blocks: list[tuple[float, int]] = []  # mean of places less their ranks, and how many: they stick together
+    for rank, place in enumerate(places):
+        mean, count = place - apart * rank, 1
+        while blocks and blocks[-1][0] > mean:
+            before, many = blocks.pop()
+            mean, count = (mean * count + before * many) / (count + many), count + many
+        blocks.append((mean, count))
+    return (
+        np.repeat(*map(list, zip(*blocks, strict=True))) + apart * np.arange(len(places))
+        if places
+        else np.array([])
+    )
 
 
 def mse_axis(ax: Axes, variance: float) -> None:
@@ -209,7 +272,13 @@ def gap_bits(rates: np.ndarray, nmse: np.ndarray, bound: Bound) -> np.ndarray:
     return np.asarray(rates) - np.interp(-np.log(np.asarray(nmse)), -np.log(at), grid)
 
 
-def heat_map(frame: pd.DataFrame, label: str, ax: Axes | None = None, digits: int = 2) -> Axes:
+def heat_map(
+    frame: pd.DataFrame,
+    label: str,
+    ax: Axes | None = None,
+    digits: int = 2,
+    ends: tuple[float, float] | None = None,
+) -> Axes:
     """A table as colours with its numbers written in: one row a group, one column a layer.
 
     Args:
@@ -217,19 +286,20 @@ def heat_map(frame: pd.DataFrame, label: str, ax: Axes | None = None, digits: in
         label: of the colour bar, with the unit.
         ax: to draw on; a new figure where None.
         digits: after the decimal point.
+        ends: values of the darkest and of the lightest colour; those of the table where None.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(1.6 + 0.75 * frame.shape[1], 1.0 + 0.34 * len(frame)))
-    image = ax.imshow(frame.to_numpy(float), cmap="cividis", aspect="auto")
+    low, high = ends or (np.nanmin(frame), np.nanmax(frame))
+    image = ax.imshow(frame.to_numpy(float), "cividis", aspect="auto", vmin=low, vmax=high)
     ax.grid(False)
     ax.set_xticks(range(frame.shape[1]), frame.columns)
     ax.set_yticks(range(len(frame)), frame.index)
     ax.set(xlabel=frame.columns.name or "", ylabel=frame.index.name or "")
-    middle = np.nanmean([np.nanmin(frame), np.nanmax(frame)])
     if frame.size <= 200:  # more numbers than that cannot be read
         for (i, j), value in np.ndenumerate(frame.to_numpy(float)):
             if np.isfinite(value):
-                ink = "black" if value > middle else "white"
+                ink = "black" if 2 * value > low + high else "white"
                 ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=ink, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label=label)
     return ax
@@ -292,5 +362,5 @@ def by_layer(frame: pd.DataFrame, label: str, title: str = "", ax: Axes | None =
         ax.plot(frame.index, values, marker="o", color=GROUP_COLOURS.get(group, "#333333"), label=group)
     ax.set(xlabel="layer", ylabel=label, title=title)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    label_ends(ax)
     return ax

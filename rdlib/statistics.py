@@ -16,10 +16,11 @@ def statistics(W: np.ndarray) -> dict[str, float]:
 
     Returns:
         ``sigma`` σ; ``kurtosis`` (3 for a Gaussian); ``peak`` max |w| / σ; ``row_spread_db`` and
-        ``column_spread_db``, the standard deviation over rows (columns) of their power in dB; ``row_gain_bits``,
-        ½·log₂ of the arithmetic over the geometric mean of the row powers, which is what knowing the power of
-        every row is worth to a Gaussian source; ``entropy`` H(w) of the stored values in bits; ``distinct``
-        values; ``grid_bits``, the rate of a lossless code that finds the grid they lie on, NaN where there is none.
+        ``column_spread_db``, the standard deviation over rows (columns) of their power in dB; ``row_gain_bits`` and
+        ``column_gain_bits``, ½·log₂ of the arithmetic over the geometric mean of these powers, which is what knowing
+        the power of every row (column) is worth to a Gaussian source; ``even_kurtosis``, the kurtosis once rows and
+        then columns are brought to one power; ``entropy`` H(w) of the stored values in bits; ``distinct`` values;
+        ``grid_bits``, the rate of a lossless code that finds the grid they lie on, NaN where there is none.
 
     Raises:
         ValueError: ``W`` is no weight matrix, or holds NaN or Inf.
@@ -35,10 +36,27 @@ def statistics(W: np.ndarray) -> dict[str, float]:
         "row_spread_db": spread_db(rows),
         "column_spread_db": spread_db(columns),
         "row_gain_bits": coding_gain_bits(rows),
+        "column_gain_bits": coding_gain_bits(columns),
+        "even_kurtosis": kurtosis(evened(W)),
         "entropy": histogram.entropy,
         "distinct": len(histogram.values),
         "grid_bits": grid.rate if (grid := find_grid(W)) else float("nan"),
     }
+
+
+def evened(W: np.ndarray) -> np.ndarray:
+    """W, its rows and then its columns divided by their root mean square; those of zeros stay. Float32, (out, in)."""
+    even = as_float32(W)
+    for axis in (1, 0):
+        power = (even.astype(np.float64) ** 2).mean(axis=axis, keepdims=True)
+        even = even / np.sqrt(np.where(power > 0, power, 1)).astype(np.float32)
+    return even
+
+
+def kurtosis(X: np.ndarray) -> float:
+    """E[(x − μ)⁴] / σ⁴; NaN where all are equal."""
+    square = (X - X.mean(dtype=np.float64)) ** 2
+    return float((square**2).mean() / square.mean() ** 2) if square.any() else float("nan")
 
 
 def spread_db(powers: np.ndarray) -> float:

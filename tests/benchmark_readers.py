@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[threads] = "1"
@@ -72,7 +73,8 @@ def of_gptq(bits: int) -> tuple[Callable, Callable | None]:
         "g_idx": np.arange(SIZE, dtype=np.int32) // 128,
     }
     settings = {"quant_method": "gptq", "bits": bits, "group_size": 128}
-    reader, given = Gptq(Settings(Path("none"), {"quantization_config": settings})), parts(tensors)
+    said = SimpleNamespace(settings=Settings(Path("none"), {"quantization_config": settings}))
+    reader, given = Gptq(said), parts(tensors)
     theirs = {
         "weight_packed": tensors["qweight"].T,
         "weight_scale": scales.T,

@@ -1,13 +1,17 @@
 """bitsandbytes itself, on the CPU: what it makes of a weight matrix, without a model around it."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer
-from rdlib.checkpoints.readers.bitsandbytes import BitsAndBytes4, BitsAndBytes8
+from rdlib.checkpoints.readers.bitsandbytes import BitsAndBytes4
+from rdlib.checkpoints.readers.llm_int8 import BitsAndBytes8
+from rdlib.models.settings import Settings
 from rdlib.weights import BFLOAT16, as_matrix, refuse_non_finite
 
 
@@ -32,11 +36,12 @@ def quantize_by_package(W: np.ndarray, kind: str, double_quantized: bool = False
     match kind:
         case "int8":
             weight, scale, _ = int8_vectorwise_quant(tensor.to(torch.float16))
-            return BitsAndBytes8().read(_parts({"weight": weight, "SCB": scale}))
+            return BitsAndBytes8(None).read(_parts({"weight": weight, "SCB": scale}))
         case "nf4" | "fp4":
             weight, state = quantize_4bit(tensor, quant_type=kind, compress_statistics=double_quantized)
             stored = {f"weight.{name}": part for name, part in state.as_dict(packed=True).items()}
-            return BitsAndBytes4(kind).read(_parts({"weight": weight} | stored))
+            settings = Settings(Path("W"), {"quantization_config": {"bnb_4bit_quant_type": kind}})
+            return BitsAndBytes4(SimpleNamespace(settings=settings)).read(_parts({"weight": weight} | stored))
     raise ValueError(f"bitsandbytes has the kinds nf4, fp4 and int8, not {kind!r}.")
 
 

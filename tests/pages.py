@@ -44,6 +44,7 @@ def build(
         "parameters": {"model": model},
         "inputs": {},
         "model": None,
+        "commit": "0123456789abcdef",
         "files": {f"figures/{model}.png": "0a"},
     }
     manifest = {

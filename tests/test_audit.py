@@ -2,26 +2,32 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from gguf_files import llama_tensors, tokenizer_metadata, write_llama
+from distributed import LocalCluster, default_client
+from gguf_files import CONFIG, llama_tensors, tokenizer_metadata, write_llama
 from interrupted import interrupt
 from pages import loads
 from safetensors.numpy import load_file, save_file
 from sources import heavy, one_thread  # noqa: F401
 
+from rdlib.__main__ import main
 from rdlib.audit import audit
 from rdlib.audit.fields import FIELDS
 from rdlib.audit.judged import Judge
+from rdlib.audit.kept import keep, kept_audit
+from rdlib.audit.page import common
 from rdlib.audit.rows import SCHEMA
 from rdlib.audit.run import labelled
 from rdlib.checkpoints import IN_THE_BOX, aligned, open_quantized
 from rdlib.checkpoints.lossless import coded_bits
 from rdlib.code.code import Code, Stream
+from rdlib.engine.resume import Kept
 from rdlib.files import ASSETS
 from rdlib.histogram import Histogram
 from rdlib.measure import distances
@@ -188,9 +194,9 @@ def test_rows_in_another_order_are_refused(tmp_path):
     )
 
 
-def broken_scale(folder: Path) -> Path:
+def broken_scale(folder: Path, config: Mapping[str, int] = CONFIG) -> Path:
     """A GGUF file with a NaN for the scale of one block."""
-    file = write_llama(folder / "broken.gguf", llama_tensors(), "Q4_0")
+    file = write_llama(folder / "broken.gguf", llama_tensors(config=config), "Q4_0", config=config)
     weight = open_checkpoint(file).tensors["model.layers.0.mlp.up_proj.weight"]
     data = bytearray(file.read_bytes())
     data[weight.offset : weight.offset + 2] = np.float16(np.nan).tobytes()
@@ -275,22 +281,53 @@ def test_labels_tell_files_apart():
     assert list(labelled(["owner/name:x-Q4_K.gguf"])) == ["name:x-Q4_K"]
 
 
+def test_a_cluster_gives_the_same_bytes(tmp_path):
+    original, tensors = llama(tmp_path)
+    file = write_llama(tmp_path / "q.gguf", tensors, "Q4_0")
+    whole = audit(original, [file], tmp_path / "whole", jobs=1).read_bytes()
+    local = {"host": "127.0.0.1", "protocol": "tcp://", "processes": False, "dashboard_address": None}
+    with LocalCluster(1, threads_per_worker=1, **local) as cluster:
+        out = ["--out", str(tmp_path / "out"), "--cluster", cluster.scheduler_address]
+        main(["audit", str(original), str(file), *out])
+        default_client().close()
+    assert (tmp_path / "out" / "audit.parquet").read_bytes() == whole
+
+
 # Run
+
+
+NARROW = CONFIG | {"embedding_length": 64, "feed_forward_length": 128}
+JUDGE = Judge(
+    640, "evaluation", "calibration"
+)  # H of 20 tokens for each input: there is a limit of the model
+
+
+def narrow(folder: Path, kind: str = "F32", **changed: np.ndarray) -> Path:
+    """A model that can read, as a GGUF file; its head is tied where no ``lm_head`` is given."""
+    tensors = llama_tensors(config=NARROW) | {f"{name}.weight": tensor for name, tensor in changed.items()}
+    name = "original" if kind == "F32" else f"{kind}{' own head' if changed else ''}"
+    return write_llama(folder / f"{name}.gguf", tensors, kind, tokenizer_metadata(), NARROW)
+
+
+def own_head() -> np.ndarray:
+    """The embedding and noise, 14 dB below it."""
+    embedding = llama_tensors(config=NARROW)["model.embed_tokens.weight"]
+    return embedding + np.float32(0.01) * np.random.default_rng(0).standard_normal(
+        embedding.shape, np.float32
+    )
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> Path:
-    """A model that can read, and two files of it, judged."""
+    """A model, and files of it, judged: two, one with a head of its own, one that is broken."""
     folder = tmp_path_factory.mktemp("ran")
-    tensors = llama_tensors()
-    original = write_llama(folder / "original.gguf", tensors, "F32", tokenizer_metadata())
-    files = [write_llama(folder / f"{kind}.gguf", tensors, kind) for kind in ("Q8_0", "Q4_0")]
+    original, files = narrow(folder), [narrow(folder, kind) for kind in ("Q8_0", "Q4_0")]
+    files.append(narrow(folder, "Q8_0", lm_head=own_head()))
     (folder / "broken").mkdir()
-    files.append(broken_scale(folder / "broken"))
-    judge = Judge(512, "evaluation", "calibration")
-    out = audit(original, files, folder / "out", 1, judge)
+    files.append(broken_scale(folder / "broken", NARROW))
+    out = audit(original, files, folder / "out", 1, JUDGE)
     before = out.read_bytes()
-    assert audit(original, files, folder / "out", 1, judge).read_bytes() == before, "from the parts alone"
+    assert audit(original, files, folder / "out", 1, JUDGE).read_bytes() == before, "from the parts alone"
     return out
 
 
@@ -301,10 +338,7 @@ def test_a_file_is_judged_by_what_it_does_to_the_model(ran):
     assert coarse.held_out_limit < fine.held_out_limit and 0 < fine.output_gap < 8.5
     assert fine.kl_paired == 0 and coarse.kl_paired == pytest.approx(coarse.kl - fine.kl)
     assert coarse.kl_median < coarse.kl_p99 < coarse.kl_p999 and 0 <= coarse.agreement <= 1
-    assert (
-        "512 tokens, 2 for each of the 512 inputs" not in coarse.protocol
-        and "H on calibration" in coarse.protocol
-    )
+    assert "H on calibration" in coarse.protocol and "20 for each of the 128 inputs" in coarse.protocol
     own = tensors[tensors.file == "Q4_0"].set_index("name")
     down = own.loc["model.layers.1.mlp.down_proj.weight"]
     assert down.output_db > 0 and down.held_out_db > 0 and down.output_gap == down.rate - down.held_out_limit
@@ -312,9 +346,58 @@ def test_a_file_is_judged_by_what_it_does_to_the_model(ran):
         pd.read_parquet(ran).query("name == '' and group != 'all' and file == 'Q4_0'").set_index("group").kl
     )
     assert own.kl.sum() == pytest.approx(groups.sum())
-    assert set(groups.index) == {"q", "k", "v", "o", "gate", "up", "down", "embed", "lm_head"} & set(
-        own.group
-    )
+    assert set(groups.index) == {"q", "k", "v", "o", "gate", "up", "down", "embed"}
+
+
+def test_the_limit_of_the_model_is_below_every_file(ran):
+    """In bits of the matrices of the layers; the less KL, the more bits."""
+    files, tensors = table(ran)
+    whole = files.drop(index="broken")
+    for name, row in whole.iterrows():
+        own = tensors[(tensors.file == name) & (tensors.layer >= 0)]
+        assert row.layers_rate == pytest.approx(own.bits.sum() / own.weights.sum())
+        assert 0 < row.model_limit < row.layers_rate
+        assert row.model_gap == pytest.approx(row.layers_rate - row.model_limit)
+    assert (whole.sort_values("kl").model_limit.diff().dropna() < 0).all()
+    assert np.isnan(files.model_limit["broken"])
+
+
+def test_a_head_of_its_own_is_compared_with_the_embedding(ran):
+    """The original ties them; the file does not."""
+    files, tensors = table(ran)
+    head = tensors[(tensors.file == "Q8_0 own head")].set_index("name").loc["lm_head.weight"]
+    assert head.group == "lm_head" and head.sqnr_db < 15 and head.correlation > 0.9 and head.gap > 0
+    assert files.kl["Q8_0 own head"] > 10 * files.kl["Q8_0"] and head.kl > 0 and head.output_db < 15
+
+
+def test_a_head_of_floats_of_its_own_is_compared(tmp_path):
+    tensors = llama_tensors(config=NARROW) | {"lm_head.weight": own_head()}
+    file = write_llama(tmp_path / "q.gguf", tensors, {"blk.0.ffn_down": "Q8_0"}, config=NARROW)
+    files, rows = table(audit(narrow(tmp_path), [file], tmp_path / "out", jobs=1))
+    row = rows.set_index("name").loc["lm_head.weight"]
+    assert files.error.isna().all() and row.type == "F32" and 5 < row.sqnr_db < 15
+
+
+class Stopped(KeyboardInterrupt):
+    """Someone stopped the run."""
+
+
+def test_a_run_that_was_stopped_goes_on_at_its_layer(tmp_path, monkeypatch):
+    original, file = narrow(tmp_path), narrow(tmp_path, "Q4_0")
+    whole = audit(original, [file], tmp_path / "whole", 1, JUDGE).read_bytes()
+    save, load, passed = Kept.save, Kept.load, []
+
+    def stop(*state: object) -> None:
+        save(*state)
+        raise Stopped
+
+    monkeypatch.setattr(Kept, "save", stop)
+    with pytest.raises(Stopped):
+        audit(original, [file], tmp_path / "out", 1, JUDGE)
+    monkeypatch.setattr(Kept, "save", save)
+    monkeypatch.setattr(Kept, "load", lambda *state: passed.append(load(*state)) or passed[-1])
+    assert audit(original, [file], tmp_path / "out", 1, JUDGE).read_bytes() == whole and passed == [1]
+    assert not (tmp_path / "out" / "walk").exists()
 
 
 def test_h_of_too_few_tokens_gives_no_limit(tmp_path):
@@ -335,6 +418,16 @@ def test_a_file_that_cannot_be_read_whole_is_not_run(ran):
     )
 
 
+def test_what_is_kept_is_the_rows_of_files_and_the_limit(ran, tmp_path, monkeypatch):
+    keep(ran.parent, "narrow", tmp_path)
+    monkeypatch.setattr("rdlib.audit.kept.KEPT", tmp_path)
+    files, limit = kept_audit("narrow")
+    assert list(files.kl.dropna()) == list(table(ran)[0].kl.dropna())
+    assert (limit.kl.diff().dropna() > 0).all() and (limit.rate.diff().dropna() <= 0).all()
+    with pytest.raises(ValueError, match="No audit of other is kept: narrow"):
+        kept_audit("other")
+
+
 @pytest.mark.parametrize("name", ["in_the_box", "ran"])
 def test_page_and_card_say_the_same_and_load_nothing(name, request):
     file = request.getfixturevalue(name)
@@ -346,7 +439,9 @@ def test_page_and_card_say_the_same_and_load_nothing(name, request):
     for line in card.splitlines():
         if line.startswith("| ") and "---" not in line and not line.startswith(("| file", "| tensor")):
             assert {cell.strip() for cell in line.strip("|").split("|")} <= cells | {""}, line
-    assert all(label in card and label in page for label in files.index)
+    shared = common(list(files.index))
+    labels = [label.removeprefix(shared) for label in files.index]
+    assert all(text in card and text in page for text in [shared, *labels]) and labels[0] in cells
     assert file.with_suffix(".svg").read_text().startswith("<svg")
 
 

@@ -13,7 +13,7 @@ from rdlib.checkpoints import IN_THE_BOX, open_quantized
 MODULES = (
     *("bitsandbytes", "gptqmodel", "autoawq", "auto_gptq"),
     *("compressed_tensors", "compressed_tensors_legacy"),
-    *("mlx_lm", "exl3"),
+    *("mlx_lm", "exl3", "hqq"),
     *("finegrained_fp8", "modelopt"),
 )
 

@@ -260,6 +260,23 @@ def test_what_is_no_longer_made_goes(project):
 # --- when something is wrong -----------------------------------------------------------------------------
 
 
+def test_of_notebooks_that_are_left_out_the_results_stay(project, monkeypatch):
+    before = json.loads((project / "build/demo/manifest.json").read_text())["notebooks"]
+    make(project, "01_one", COUNT, TABLE.replace("4, 1.5", "4, 1"))
+    make(project, "02_two", "raise SystemExit('is not run')")
+    monkeypatch.setattr(experiment, "commit", lambda root: "another")
+    experiment.run(project, "demo", plan(project, "demo"), only=["01_one"])
+    after = json.loads((project / "build/demo/manifest.json").read_text())["notebooks"]
+    assert after["01_one"]["commit"] == "another" and after["01_one"]["files"] != before["01_one"]["files"]
+    assert {k: v for k, v in after["02_two"].items() if k != "inputs"} == {
+        k: v for k, v in before["02_two"].items() if k != "inputs"
+    }
+    points = pd.read_parquet(project / "build/demo/results.parquet")
+    assert points.groupby("notebook").mse.min().to_dict() == {"01_one": 1, "02_two": 1.5}
+    with pytest.raises(ParameterError, match="There is no notebook '03'; 01_one, 02_two"):
+        experiment.run(project, "demo", plan(project, "demo"), only=["03"])
+
+
 def test_failure_keeps_what_was_whole(project):
     before = contents(project / "build/demo")
     (project / "params/demo.yaml").write_text("02_two: {divisor: 0}\n")

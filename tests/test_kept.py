@@ -35,7 +35,7 @@ def test_tables_are_kept_with_what_made_them(finished, tmp_path, monkeypatch):
     manifest = kept_manifest("real")
     assert manifest["files"] == {"01_one.parquet": sha256(place / "01_one.parquet")}
     assert manifest["notebooks"]["01_one"]["took"] == {"seconds": 2.5, "gigabytes": 0.4}
-    assert "assets" not in manifest and manifest["commit"] == "0123456789abcdef"
+    assert "assets" not in manifest and manifest["notebooks"]["01_one"]["commit"] == "0123456789abcdef"
 
 
 def test_what_is_no_longer_made_is_no_longer_kept(finished, tmp_path):
@@ -45,6 +45,22 @@ def test_what_is_no_longer_made_is_no_longer_kept(finished, tmp_path):
         "01_one.parquet",
         "manifest.json",
     ]
+
+
+def test_notebooks_that_a_run_leaves_out_are_kept_as_they_were(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("rdlib.runs.kept.KEPT", tmp_path / "kept")
+    keep(finished, tmp_path / "kept")
+    manifest = json.loads((finished / "manifest.json").read_text())
+    entry = manifest["notebooks"].pop("01_one")
+    TABLE.assign(rate=7.0).to_parquet(finished / "tables/02_two.parquet")
+    manifest["notebooks"]["02_two"] = entry | {"files": {"tables/02_two.parquet": "0e"}, "commit": "fedcba"}
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    (finished / "effort.json").write_text('{"02_two": {"seconds": 1.0, "gigabytes": 0.1}}')
+    keep(finished, tmp_path / "kept")
+    pd.testing.assert_frame_equal(kept_table("real", "01_one"), TABLE)
+    assert kept_table("real", "02_two").rate.sum() == 14
+    commits = {name: e["commit"] for name, e in kept_manifest("real")["notebooks"].items()}
+    assert commits == {"01_one": "0123456789abcdef", "02_two": "fedcba"}
 
 
 @pytest.mark.parametrize("missing", ["manifest.json", "effort.json"])
@@ -92,4 +108,4 @@ def test_what_the_package_keeps():
             assert sha256(folder / name) == digest and len(pd.read_parquet(folder / name))
         text = (folder / "manifest.json").read_text()
         assert not re.search(r'"/|"~|[A-Z]:\\\\|://', text), "no path, no address"
-        assert not manifest["commit"].endswith("-dirty")
+        assert not any(entry["commit"].endswith("-dirty") for entry in manifest["notebooks"].values())

@@ -31,7 +31,9 @@ BELOW: dict[str, set[str]] = {
         *("checkpoints", "extras", "files", "functional", "measure", "models"),
         *("network", "quantizers", "theory", "weights"),
     },
-    "allocation": {"engine", "files", "models", "network", "quantizers"},
+    "allocation": {
+        *("checkpoints", "engine", "files", "functional", "models", "network", "quantizers", "theory"),
+    },
     "census": {
         *("code", "extras", "files", "histogram", "measure", "models", "plot"),
         *("quantizers", "runs", "statistics", "theory", "weights"),

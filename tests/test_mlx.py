@@ -188,7 +188,7 @@ def test_what_is_not_whole_is_refused(tmp_path, name, change, message):
     ("name", "array", "message"),
     [
         ("scales", np.full((6, 8), 255, np.uint8), r"up_proj\.scales holds nan at \(0, 0\)"),
-        ("weight", np.full((6, 64), 0x7F, np.uint32), r"up_proj\.weight holds the code of NaN"),
+        ("weight", np.full((6, 64), 0x7F, np.uint32), r"up_proj\.weight holds nan at \(0, 0\)"),
         (
             "biases",
             np.zeros((6, 8), np.float16),

@@ -292,7 +292,7 @@ def test_rules_that_are_not_understood_are_refused(tmp_path, rules, message):
 
 
 @pytest.mark.parametrize(
-    "method", ["hqq", "aqlm", "quip", "vptq", "spqr", "eetq", "quanto", "quark", "torchao", "mxfp4", "higgs"]
+    "method", ["aqlm", "quip", "vptq", "spqr", "eetq", "quanto", "quark", "torchao", "mxfp4", "higgs"]
 )
 def test_what_is_not_read_is_refused_by_name(tmp_path, method):
     with pytest.raises(ValueError, match=f"was quantized by '{method}'; rdlib reads .*compressed-tensors"):

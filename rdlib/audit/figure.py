@@ -23,23 +23,31 @@ INK = (
     "#333333",
 )
 
+NOTHING = pd.DataFrame({"kl": [], "rate": []})
 
-def planes(files: pd.DataFrame) -> Figure:
+
+def planes(files: pd.DataFrame, limit: pd.DataFrame) -> Figure:
     """What is lost against what is spent: KL against GiB and bits where the model was run, SQNR against bits.
 
     A line joins the files of which no other has less of both.  Of SQNR a hollow mark is at the rate that R(D) allows.
+
+    Args:
+        files: a row of the audit each.
+        limit: of the model, columns ``kl`` and ``rate``, which is drawn beside the bits of the layers.
     """
     ran = files[files.kl.notna()]
-    panels = [(_kl, ran, ran.bits / GIB, "GiB"), (_kl, ran, ran.rate, "bits per weight, all of the file")]
-    panels = [*panels, (_sqnr, files, None, "")] if len(ran) else [(_sqnr, files, None, "")]
-    figure, axes = plt.subplots(len(panels), figsize=(4.4, 3.7 * len(panels)), layout="none", squeeze=False)
+    figure, axes = plt.subplots(
+        3 if len(ran) else 1, figsize=(4.4, 11.1 if len(ran) else 3.7), layout="none", squeeze=False
+    )
     figure.subplots_adjust(hspace=0.3)
-    for ax, (draw, rows, x, label) in zip(axes[:, 0], panels, strict=True):
-        draw(ax, rows, x, label)
+    if len(ran):
+        _kl(axes[0, 0], ran, ran.bits / GIB, "GiB")
+        _kl(axes[1, 0], ran, ran.layers_rate, "bits per weight of the layers’ matrices", limit)
+    _sqnr(axes[-1, 0], files)
     return figure
 
 
-def _kl(ax: Axes, files: pd.DataFrame, x: pd.Series, label: str) -> None:
+def _kl(ax: Axes, files: pd.DataFrame, x: pd.Series, label: str, limit: pd.DataFrame = NOTHING) -> None:
     """KL, on a logarithmic scale where none is 0, with its standard error."""
     for k, (place, kl, error) in enumerate(zip(x, files.kl, files.kl_error, strict=True)):
         ax.errorbar(place, kl, error if error < kl else None, fmt="o", color=INK[k % len(INK)])
@@ -49,10 +57,12 @@ def _kl(ax: Axes, files: pd.DataFrame, x: pd.Series, label: str) -> None:
     ax.plot(x.iloc[front], files.kl.iloc[front], color="0.7", lw=1, zorder=0)
     ax.axhline(files.kl_floor.iloc[0], color="0.5", ls=":", lw=1)  # the noise of bfloat16
     ax.set(yscale="log" if (files.kl > 0).all() else "linear", xlabel=label, ylabel="KL (nats)")
+    seen = limit[limit.kl.between(*ax.get_ylim())]
+    ax.plot(seen.rate, seen.kl, color="black", lw=1.4)
     named(ax, files.file, x, files.kl)
 
 
-def _sqnr(ax: Axes, files: pd.DataFrame, *_: object) -> None:
+def _sqnr(ax: Axes, files: pd.DataFrame) -> None:
     rates = files.limit + files.gap
     for k, (limit, rate, db) in enumerate(zip(files.limit, rates, files.sqnr_db, strict=True)):
         style = {"color": INK[k % len(INK)]}

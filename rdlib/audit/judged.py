@@ -2,27 +2,31 @@
 
 The model is run layer by layer (:mod:`rdlib.engine`) with the tensors of the file in place of its own: all of them, and
 those of each group alone.  H of calibration text and of other text, by which the output is judged as well, weigh the
-errors of every matrix.  KL of a single tensor is
-an estimate: that of its group alone, shared out by relative errors of output.
+errors of every matrix.  KL of a single tensor is an estimate: that of its group alone, shared out by relative errors of
+output.  The limit of the model is that of :mod:`rdlib.theory.whole_model`, by H, G and α of the calibration text.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from rdlib.audit.pair import Pair, opened
 from rdlib.audit.rows import OUTPUT
 from rdlib.extras import extra
-from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.checkpoint import Checkpoint, open_checkpoint
+from rdlib.theory import ModelLimit, Share
 
 with extra("models", "rdlib audit --run"):
-    from rdlib.engine import InBfloat16, Variant, bias_of_limits, walk
+    from rdlib.engine import InBfloat16, Variant, bar, bias_of_limits, curvature, walk
     from rdlib.network.texts import load_tokenizer
     from rdlib.network.windows import Windows, cut_windows, read_tokens
 
 WINDOW = 512  # tokens
+ENOUGH = 20  # tokens for each input of the widest matrix: with fewer, directions of no weight are not known
+KLS = np.geomspace(1e-5, 3, 160)  # nats, at which the limit is computed
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,19 @@ class Judge:
         return both[0], both[1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class InFile:
-    """Tensors as a file has them, in the coordinates of the original."""
+    """Tensors as a file has them, in the coordinates of the original.
 
-    pair: Pair
+    Args:
+        pair: file and original.
+        version: what the file's tensors depend on, the same in every process.
+        method: of the file.
+        bits: nominal rate.
+    """
+
+    pair: Pair = field(repr=False, compare=False)
+    version: str
     method: str
     bits: float
 
@@ -71,7 +83,29 @@ class InFile:
         return self.pair.layer(name).weight.reshape(W.shape), {}
 
 
-def judged_rows(label: str, where: tuple[Path, Path, str], names: list[str], judge: Judge) -> list[dict]:
+def limit_rows(model: Path, judge: Judge) -> list[dict]:
+    """Points of the limit of a model: the least bits per weight of the matrices of its layers for a KL.
+
+    None where the calibration text is too short for H and G of the widest matrix.
+
+    Raises:
+        ValueError: the model cannot be run.
+    """
+    original = open_checkpoint(model)
+    _, text = judge.windows(original)
+    if text.tokens < ENOUGH * _widest(original):
+        return []
+    shares, layers = {}, 1 + max(weight.layer for weight in original.weights)
+    for layer in tqdm(curvature(original, text, device=judge.device), "limit of the model", layers):
+        for name, found in layer.items():
+            shares[name] = Share(found.alpha(original.tensor(name)), found.inputs, found.outputs)
+    limit = ModelLimit(shares)
+    return [{"kl": float(kl), "rate": limit.rate(kl)} for kl in KLS]
+
+
+def judged_rows(
+    label: str, where: tuple[Path, Path, str], names: list[str], judge: Judge, state: Path
+) -> list[dict]:
     """A row for every matrix of a file, and one for the file, whose ``kl_windows`` are means of windows.
 
     Args:
@@ -79,13 +113,14 @@ def judged_rows(label: str, where: tuple[Path, Path, str], names: list[str], jud
         where: see :func:`rdlib.audit.pair.opened`.
         names: of the tensors in which the file differs from the original.
         judge: text and device.
+        state: folder from which a run that was stopped goes on, layer by layer; the caller's to remove.
 
     Raises:
         ValueError: the original cannot be run.
     """
     pair = opened(*where)
     text, calibration = judge.windows(pair.original)
-    source = InFile(pair, pair.quantized.method, pair.quantized.bits)
+    source = InFile(pair, where[2], pair.quantized.method, pair.quantized.bits)
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(pair.original.tensors[name].group, []).append(name)
@@ -93,12 +128,13 @@ def judged_rows(label: str, where: tuple[Path, Path, str], names: list[str], jud
     floor = InBfloat16("floor", pair.original)
     variants = [Variant.by("all", names, source), floor]
     variants += [Variant.by(group, some, source) for group, some in groups.items()]
-    found = walk(pair.original, variants, text, calibration, limits=True, device=judge.device)
+    how = {"limits": True, "device": judge.device, "folder": state, "progress": bar(label)}
+    found = walk(pair.original, variants, text, calibration, **how)
     kl = {group: found.outputs[group].kl.mean for group in groups}
     whole = {key: value for key, value in found.outputs["all"].row.items() if key in OUTPUT}
     whole |= {"name": "", "group": "all", "kl_floor": found.outputs["floor"].kl.mean}
     whole["kl_windows"] = found.outputs["all"].kl.values.mean(axis=1).tolist()
-    widest = max(w.shape[1] for w in pair.original.weights if w.layer >= 0)
+    widest = _widest(pair.original)
     whole["protocol"] = " ".join(
         f"{what} {Path(name).name}: {windows.protocol}; {bias_of_limits(widest, windows.tokens)}."
         for what, name, windows in (
@@ -113,6 +149,11 @@ def judged_rows(label: str, where: tuple[Path, Path, str], names: list[str], jud
         inputs = pair.original.tensors[row["name"]].shape[1]
         row |= {limit: float("nan") for limit, count in tokens.items() if count < inputs}
     return [{"file": label} | row for row in [whole, *by_group, *rows]]
+
+
+def _widest(model: Checkpoint) -> int:
+    """Inputs of the widest matrix of a layer."""
+    return max(weight.shape[1] for weight in model.weights if weight.layer >= 0)
 
 
 def _tensors(found: Mapping[str, dict], names: list[str], kl: float) -> list[dict]:

@@ -12,6 +12,17 @@ from rdlib.models.names import EMBEDDING, HEAD
 from rdlib.models.weight import Weight
 
 
+class Untied(Checkpoint):
+    """A model whose head is tied, as if it stored the head as well: beside files that have one of their own."""
+
+    tied = False
+
+    @cached_property
+    def tensors(self) -> dict[str, Weight]:
+        found = super().tensors
+        return found | {HEAD: found[EMBEDDING].renamed(HEAD)}
+
+
 class Pair:
     """A quantized file and its original.
 
@@ -21,6 +32,8 @@ class Pair:
     """
 
     def __init__(self, original: Checkpoint, quantized: QuantizedCheckpoint):
+        if original.tied and quantized.has_own_head:
+            original = Untied(original.container)
         self.original, self.quantized = original, quantized
         self._layers = Aligned(quantized, original)
 
@@ -41,11 +54,7 @@ class Pair:
         refuse_other_model(self.quantized, self.original)
 
     def weight(self, name: str) -> Weight | None:
-        """The tensor of the original that one of the file stands for; None where it has none.
-
-        That of a head is the embedding where the original ties them.
-        """
-        name = EMBEDDING if name == HEAD and self.original.tied else name
+        """The tensor of the original that one of the file stands for; None where it has none."""
         return self.original.tensors.get(name)
 
     def coded(self, name: str) -> bool:

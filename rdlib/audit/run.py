@@ -1,9 +1,12 @@
 """The audit: every tensor of some quantized files beside that of the original, each row kept as soon as it is there."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from rdlib.audit.page import render
 from rdlib.audit.pair import Pair, opened
@@ -13,7 +16,6 @@ from rdlib.census.tasks import Task, all_rows, stamp
 from rdlib.checkpoints import open_quantized
 from rdlib.files import write_whole
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
-from rdlib.models.names import HEAD
 
 if TYPE_CHECKING:
     from rdlib.audit.judged import Judge
@@ -32,13 +34,14 @@ def audit(
 
     Tensors are shared out by joblib as those of :func:`rdlib.census.census` are.  Their rows, and those of every file
     that was judged, are kept in ``out/parts``: an audit that was killed goes on from there and ends with the same
-    bytes.  A file that cannot be read, or was made of another model, has a row that says so, and the other files
-    are audited.
+    bytes.  So does, layer by layer, the run of one file, whose state is in ``out/walk`` meanwhile.  A file that cannot
+    be read, or was made of another model, has a row that says so, and the other files are audited.
 
     Args:
         original: the model that the files were made of: a folder, a GGUF file, a hub id.
         files: quantized folders, GGUF files, or hub ids.
-        out: folder for ``audit.parquet``, ``audit.html``, ``audit.md`` and ``audit.svg``.
+        out: folder for ``audit.parquet``, ``audit.html``, ``audit.md`` and ``audit.svg``; and for ``limit.parquet``,
+            the limit of the model, which has no rows where nothing was run.
         jobs: processes; −1 for one a core.
         judge: the text on which the model is run with each file's tensors; nothing is run where None.
 
@@ -62,13 +65,17 @@ def audit(
     for label, pair in pairs.items():
         own = table([row for row in rows if row["file"] == label])
         whole.append({"file": label} | file_row(own, pair.metadata_bits, weights))
+    limit = pd.DataFrame(columns=["kl", "rate"])
     if judge is not None:
-        whole, rows = with_judgements(whole, rows, _judged(pairs, rows, judge, parts))
+        if pairs:
+            limit = pd.DataFrame(_limit(reference, judge, parts), columns=limit.columns)
+        whole, rows = with_judgements(whole, rows, _judged(pairs, rows, judge, parts), limit)
     order = list(labelled(files))
     frame = table(sorted(whole, key=lambda row: order.index(row["file"])) + rows)
     file = Path(out) / "audit.parquet"
     write_whole(file, frame.to_parquet(index=False))
-    for name, text in render(frame, Path(original).name).items():
+    write_whole(Path(out) / "limit.parquet", limit.astype(float).to_parquet(index=False))
+    for name, text in render(frame, Path(original).name, limit).items():
         write_whole(Path(out) / name, text)
     return file
 
@@ -86,6 +93,17 @@ def _opened(reference: Checkpoint, files: Sequence[str | Path]) -> tuple[dict[st
     return pairs, refused
 
 
+def _limit(reference: Checkpoint, judge: "Judge", parts: Path) -> list[dict]:
+    """Points of the limit of the model; none where it cannot be known."""
+    from rdlib.audit.judged import limit_rows
+
+    holders = [stamp(file) for file in reference.container.holders]
+    work, depends = partial(limit_rows, reference.folder, judge), [LAYOUT, "limit", holders, *judge.depends]
+    return all_rows(
+        [Task("limit", work, depends, sum(size for _, size, _ in holders))], parts, "limit", jobs=1
+    )
+
+
 def _judged(pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", parts: Path) -> list[dict]:
     """Rows of what every file does to the model, file by file."""
     from rdlib.audit.judged import judged_rows
@@ -96,10 +114,8 @@ def _judged(pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", parts: 
         names = [row["name"] for row in own if pair.coded(row["name"]) or row.get("mse")]
         names = [name for name in names if name in pair.original.parameters]
         broken = next((row["error"] for row in own if row.get("error")), None)
-        if pair.coded(HEAD) and HEAD not in names:
-            broken = "its head is another than the embedding, and the original ties them."
-        depends = [*_depends(label, pair), *judge.depends]
-        work = partial(judged_rows, label, _where(label, pair), names, judge)
+        depends, state = [*_depends(label, pair), *judge.depends], parts.parent / "walk"
+        work = partial(judged_rows, label, _where(label, pair), names, judge, state)
         try:
             if broken:
                 raise ValueError(broken)
@@ -111,6 +127,7 @@ def _judged(pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", parts: 
             )
         except ValueError as error:
             found.append({"file": label, "name": "", "group": "all", "note": f"It was not run: {error}"})
+        shutil.rmtree(state, ignore_errors=True)
     return found
 
 

@@ -34,6 +34,8 @@ def file_row(tensors: pd.DataFrame, metadata: int, weights: int) -> dict:
         D, power = (float(np.average(coded[c], weights=coded.weights)) for c in ("mse", "power"))
         row |= {"mse": D, "power": power, "sqnr_db": 10 * np.log10(power / D) if D else np.inf}
         row |= {c: float(np.average(coded[c], weights=coded.weights)) for c in ("limit", "gap")}
+    layers = tensors[tensors.group.isin(GROUPS) & (tensors.layer >= 0)]
+    row["layers_rate"] = float(layers.bits.sum() / layers.weights.sum()) if len(layers) else np.nan
     row["type"] = types(coded.type, coded.weights)
     unlike = tensors.error[tensors.error.fillna("").str.contains("nothing in common")]
     return row | {
@@ -43,7 +45,7 @@ def file_row(tensors: pd.DataFrame, metadata: int, weights: int) -> dict:
 
 
 def with_judgements(
-    files: list[dict], tensors: list[dict], judged: list[dict]
+    files: list[dict], tensors: list[dict], judged: list[dict], limit: pd.DataFrame
 ) -> tuple[list[dict], list[dict]]:
     """Rows of files and groups, and rows of tensors, with what running the model found.
 
@@ -51,6 +53,7 @@ def with_judgements(
         files: a row a file.
         tensors: a row a tensor.
         judged: of :func:`rdlib.audit.judged.judged_rows`; those of files have means of KL by window.
+        limit: points of the limit of the model, see :func:`rdlib.audit.judged.limit_rows`; may be empty.
     """
     ran = [row for row in judged if "kl_windows" in row]
     best = min(ran, key=lambda row: row["kl"])["kl_windows"] if ran else []
@@ -70,6 +73,9 @@ def with_judgements(
         if len(own):
             means = ("output_limit", "held_out_limit", "output_gap")
             more |= {c: float(np.average(own[c], weights=own.weights)) for c in means}
+        if len(limit) and "kl" in more:
+            inside = float(np.interp(more["kl"], limit.kl, limit.rate, left=np.nan, right=np.nan))
+            more |= {"model_limit": inside, "model_gap": row["layers_rate"] - inside}
         note = " ".join(filter(None, [row.get("note"), more.pop("note", None)])) or None
         merged.append(row | more | {"note": note})
     merged += [row for (_, name, _), row in found.items() if not name]

@@ -84,6 +84,8 @@ def predictions_table(files: pd.DataFrame) -> Table:
         "perplexity",
     ]
     columns += ["of the original", "ratio − 1", "held-out output: limit", "gap (bits)"]
+    limited = files.model_limit.notna().any()
+    columns += ["layers (bits)", "the model’s limit", "gap (bits)"] if limited else []
     rows = []
     for row in files.itertuples():
         ratio, error = np.expm1(row.ln_perplexity_ratio), row.ln_perplexity_ratio_error
@@ -95,7 +97,9 @@ def predictions_table(files: pd.DataFrame) -> Table:
             f"{row.reference_perplexity:.3f}",
             f"{100 * ratio:.2f} ± {100 * error:.1g} %".replace("-", "−"),
         ]
-        rows.append([row.file, *numbers, _number(row.held_out_limit, 3), _number(row.output_gap, 3)])
+        numbers += [_number(x, 3) for x in (row.held_out_limit, row.output_gap)]
+        own = (row.layers_rate, row.model_limit, row.model_gap) if limited else ()
+        rows.append([row.file, *numbers, *(_number(x, 3) for x in own)])
     return columns, rows
 
 

@@ -17,17 +17,18 @@ TINY = 2.0**-24  # the smallest float16: what is less may have become zero or th
 def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) -> None:
     """Raise unless a checkpoint can have been made of the reference.
 
-    All that the reference computes with must be there, and nothing else but biases of zeros and copies.  Names and
-    shapes of all layers must be those of the reference, and so must the values of embedding, head and norms, rounded
-    to the float types that they went through.  Norms that absorbed scales of inputs (AWQ) are left
-    out: the embedding and the last norm identify the model.
+    All that the reference computes with must be there, and nothing else but biases of zeros, copies, and a head of its
+    own where the reference ties it to the embedding.  Names and shapes of all layers must be those of the reference,
+    and so must the values of embedding, head and norms, rounded to the float types that they went through.  Norms that
+    absorbed scales of inputs (AWQ) are left out: the embedding and the last norm identify the model.
 
     Raises:
         ValueError: the checkpoint is of another model; the message names the first tensor that differs.
     """
     other = f"{quantized.checkpoint.folder.name} was not made of {reference.folder.name}:"
     shapes = {weight.name: weight.shape for weight in reference.weights}
-    if reference.tied:  # a head may be quantized all the same
+    own_head = {HEAD} if reference.tied else set()
+    if own_head:
         shapes[HEAD] = shapes.get(EMBEDDING)
     for layer in quantized.linear:
         shape = quantized.shape(layer)
@@ -38,7 +39,7 @@ def refuse_other_model(quantized: QuantizedCheckpoint, reference: Checkpoint) ->
     asked, stored = reference.parameters.keys(), {*quantized.layers, *quantized.unquantized}
     if lacking := asked - stored:
         raise ValueError(f"{other} it lacks {examples(lacking)}.")
-    if strange := quantized.needed - asked:
+    if strange := quantized.needed - asked - own_head:
         raise ValueError(f"{other} it has {examples(strange)}, and the other has none.")
     scaled = {*quantized.scaled_norms, *(quantized.left_alone if quantized.folds_scales else [])}
     compared = [n for n in quantized.unquantized if n in reference and n not in scaled]

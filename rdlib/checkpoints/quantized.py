@@ -89,6 +89,11 @@ class QuantizedCheckpoint:
         """Names of the weights of all layers, quantized or left alone, by layer, then group."""
         return sorted([*self.layers, *self.left_alone], key=_place)
 
+    @property
+    def has_own_head(self) -> bool:
+        """Whether the output head is stored, as a code or as other numbers than the embedding's."""
+        return HEAD in self._stem_of or HEAD in self.checkpoint and not self.checkpoint.tied
+
     @cached_property
     def unquantized(self) -> list[str]:
         """Names of the tensors that were left alone."""
@@ -109,7 +114,9 @@ class QuantizedCheckpoint:
         if name in self.left_alone:
             layer = left_alone(self.checkpoint.tensor(name), self.bits, self.method)
         else:
-            layer = self._reader.read(self._parts(name))
+            parts = self._parts(name)
+            layer = self._reader.read(parts)
+            self._reader.refuse_unknown(parts)
         self._bits[name] = layer.bits
         return layer
 
@@ -153,7 +160,7 @@ class QuantizedCheckpoint:
         """
         parts, found = self._parts(name), {}
         for tensor in self._stored(name):
-            stream = self._reader.stream(tensor.removeprefix(f"{parts.stem}."))
+            stream = self._reader.streams.get(tensor.removeprefix(f"{parts.stem}."), "table")
             found[stream] = found.get(stream, 0) + self.checkpoint.bits(tensor)
         return found
 
@@ -229,8 +236,8 @@ def open_quantized(model: str | Path) -> QuantizedCheckpoint:
 def _reader(checkpoint: Checkpoint) -> Reader:
     """The reader of what a checkpoint says that it is."""
     for kind in READERS:
-        if reader := kind.of(checkpoint):
-            return reader
+        if kind.reads(checkpoint):
+            return kind(checkpoint)
     settings = checkpoint.settings
     if not settings:
         raise ValueError(

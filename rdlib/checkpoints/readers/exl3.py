@@ -14,7 +14,7 @@ References:
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,11 +28,7 @@ from rdlib.quantizers.trellis.computed import MULTIPLIERS
 
 
 class Exl3(Reader):
-    """Layers of 1 to 8 bits.
-
-    Args:
-        checkpoint: whose config.json gives the sizes of matrices, and the nominal rate.
-    """
+    """Layers of 1 to 8 bits; config.json gives the sizes of matrices, and the nominal rate."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("exl3",)
     marks: ClassVar[tuple[str, ...]] = ("trellis", "suh", "svh", "su", "sv")
@@ -52,10 +48,6 @@ class Exl3(Reader):
             )
         self.bits = bits
         self._sizes = _sizes(checkpoint.config)
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        return cls(checkpoint) if checkpoint.settings.quant_method in cls.quant_methods else None
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         rows, columns, _ = parts.shape("trellis", 3)

@@ -15,27 +15,21 @@ from typing import ClassVar
 from rdlib.checkpoints.narrow_floats import read_fp8
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader
-from rdlib.models.settings import Settings
+from rdlib.models.checkpoint import Checkpoint
 
 SCALES = ("weight_scale_inv", "weight_scale")
 
 
 class Fp8(Reader):
-    """Layers of floats of 8 bits.
-
-    Args:
-        settings: of the checkpoint.
-
-    Raises:
-        ValueError: the size of blocks is not two numbers.
-    """
+    """Layers of floats of 8 bits."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("fp8", "fbgemm_fp8")
     marks: ClassVar[tuple[str, ...]] = SCALES
     streams: ClassVar[Mapping[str, str]] = {"weight": "index"} | dict.fromkeys(SCALES, "scale")
     bits = 8
 
-    def __init__(self, settings: Settings):
+    def __init__(self, checkpoint: Checkpoint):
+        settings = checkpoint.settings
         block = settings.get("weight_block_size")
         if block is not None and not (
             isinstance(block, list) and len(block) == 2 and all(type(n) is int and n > 0 for n in block)

@@ -7,7 +7,7 @@ would save is the difference to its entropy, see :func:`rdlib.checkpoints.lossle
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -71,19 +71,13 @@ def _stream(field: Field, symbols: np.ndarray) -> Stream:
 
 
 class GGUFReader(Reader):
-    """The quantized matrices of a GGUF file, each of a type of its own; the embedding and the head are among them.
-
-    Args:
-        container: the file.
-
-    Raises:
-        ValueError: no matrix is quantized.
-    """
+    """The quantized matrices of a GGUF file, each of a type of its own; the embedding and the head are among them."""
 
     marks: ClassVar[tuple[str, ...]] = ("weight",)
     streams: ClassVar[Mapping[str, str]] = {"weight": "blocks"}
 
-    def __init__(self, container: GGUFContainer):
+    def __init__(self, checkpoint: Checkpoint):
+        container = checkpoint.container
         self._tensors: dict[str, GGUFTensor] = {
             t.name: t for t in container.tensors.values() if t.kind is Kind.WEIGHT and t.quantized
         }
@@ -92,21 +86,12 @@ class GGUFReader(Reader):
         weights = Counter()
         for tensor in self._tensors.values():
             weights[tensor.type] += tensor.size
-        self._most = GGUFDecoder(weights.most_common(1)[0][0])
+        most = GGUFDecoder(weights.most_common(1)[0][0])
+        self.bits, self.method = most.bits, most.method
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        return cls(checkpoint.container) if isinstance(checkpoint.container, GGUFContainer) else None
-
-    @property
-    def method(self) -> str:
-        """That of the type that most weights have."""
-        return self._most.method
-
-    @property
-    def bits(self) -> float:
-        """Those of the type that most weights have."""
-        return self._most.bits
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        return isinstance(checkpoint.container, GGUFContainer)
 
     def stems(self, names: Iterable[str]) -> list[str]:
         return [name.removesuffix(".weight") for name in names if name in self._tensors]

@@ -1,17 +1,8 @@
 """GPTQ checkpoints: auto-gptq, gptqmodel, optimum, transformers and AutoRound write them.
 
 A layer is stored as qweight (int32, inputs packed down the rows), qzeros (int32, outputs packed along the
-columns), scales and g_idx (the group of every input).  Format v1 (``"gptq"``, or none named) stores z − 1; v2
-(``"gptq_v2"``) stores z.  AutoRound's packing is v1 where its name has ``gptq`` in it, and v2 otherwise.  Matrices may
-have settings of their own, see :mod:`rdlib.checkpoints.overrides`.
-
-**Where packages disagree.**  A zero point of 0 is stored by v1 as −1.  auto-gptq 0.7.1 decodes the field of all
-ones as 0 with groups of neighbours, but as 2^b with act-order, and so do the kernels for GPUs; its packing moreover
-sets all fields above such a zero in the word to ones.  gptqmodel subtracts from whole words, so that −1 borrows from
-the field above, and adds to whole words again (3 bits: field by field).  Here a file that names gptqmodel as its
-quantizer is added to as gptqmodel does, and any other field by field, modulo 2^b: a zero point is a level.
-Symmetric checkpoints have z = 2^(b − 1) everywhere and no such doubt; nor has a group that holds weights of
-both signs.
+columns, see :mod:`rdlib.checkpoints.zero_points`), scales and g_idx (the group of every input).  Matrices may have
+settings of their own, see :mod:`rdlib.checkpoints.overrides`.
 
 **Where a file contradicts itself.**  Files labelled v1 at times store z as v2 does, and the reverse: every weight is
 then off by one scale.  A symmetric file shows it (its zero points are not 2^(b − 1)), and so does the model that the
@@ -24,6 +15,7 @@ References:
 """
 
 from collections.abc import Mapping
+from copy import copy
 from typing import ClassVar, Self
 
 import numpy as np
@@ -33,49 +25,40 @@ from rdlib.checkpoints.overrides import Overrides
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, unpacked
 from rdlib.checkpoints.words import unpack, words_for
+from rdlib.checkpoints.zero_points import AUTO_ROUND, ZeroPoints, packing
 from rdlib.code.code import Code, Stream
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.settings import Settings
 
-FORMATS = {None: 1, "gptq": 1, "gptq_v2": 0}  # what is added to a stored zero
-AUTO_ROUND = ("auto-round", "intel/auto-round")
-
 
 class Gptq(Reader):
-    """Layers of 2, 3, 4 or 8 bits.
-
-    Args:
-        settings: of the checkpoint.
-
-    Raises:
-        ValueError: bits, group size or format are missing or unknown.
-    """
+    """Layers of 2, 3, 4 or 8 bits, and some with settings of their own."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("gptq", *AUTO_ROUND)
     marks: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
     streams: ClassVar[Mapping[str, str]] = {
-        "qweight": "index",
-        "scales": "scale",
-        "qzeros": "zero",
+        **{"qweight": "index", "scales": "scale", "qzeros": "zero"},
         "g_idx": "g_idx",
     }
 
-    def __init__(self, settings: Settings):
+    def __init__(self, checkpoint: Checkpoint):
+        self._settings, self._overrides = checkpoint.settings, Overrides(checkpoint.settings)
+        self._set(self._settings)
+
+    def _set(self, settings: Settings) -> None:
+        """What some settings say of a matrix."""
         settings.refuse("is_marlin_format")
-        self._settings, self._overrides = settings, Overrides(settings)
         self.bits = settings.one_of("bits", 2, 3, 4, 8)
         self.group_size = settings.group_size()
         self.reordered = settings.get("desc_act")
         self.symmetric = settings.get("sym")
-        by_auto_round = settings.quant_method in AUTO_ROUND
-        self.offset = _auto_round(settings) if by_auto_round else FORMATS[settings.one_of("format", *FORMATS)]
-        self.borrows = self.bits != 3 and any("gptqmodel" in name for name in settings.quantizers)
-        name = "AutoRound" if by_auto_round else "GPTQ act-order" if self.reordered else "GPTQ"
+        self._zeros = ZeroPoints.of(settings, self.bits)
+        name = "AutoRound" if packing(settings) else "GPTQ act-order" if self.reordered else "GPTQ"
         self.method = f"{name} {group_label(self.group_size)}"
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        return None if "awq" in packing(checkpoint.settings) else super().of(checkpoint)
+    def reads(cls, checkpoint: Checkpoint) -> bool:
+        return "awq" not in packing(checkpoint.settings) and super().reads(checkpoint)
 
     def shape(self, parts: LayerTensors) -> tuple[int, int]:
         rows, outputs = parts.shape("qweight", 2)
@@ -86,8 +69,11 @@ class Gptq(Reader):
 
     def _of(self, module: str) -> Self:
         """The reader of a matrix: itself, or one with settings of its own."""
-        own = self._overrides.of(module)
-        return type(self)(self._settings.overridden(own)) if own else self
+        if not (own := self._overrides.of(module)):
+            return self
+        other = copy(self)
+        other._set(self._settings.overridden(own))
+        return other
 
     def _read(self, parts: LayerTensors) -> EncodedLayer:
         qweight = parts.integers("qweight", "int32", dimensions=2)
@@ -104,7 +90,7 @@ class Gptq(Reader):
         streams = {
             "index": unpacked(index, self.bits),
             "scale": Stream.floats(np.ascontiguousarray(scales.T), scales.dtype.name),
-            "zero": Stream.fixed(self._zeros(parts, qzeros, outputs), 1 << self.bits),
+            "zero": Stream.fixed(self._symmetric(parts, self._zeros.unpack(qzeros, outputs)), 1 << self.bits),
         }
         group, how = self._groups(parts, inputs, groups), (self.bits, self.method, f"int{self.bits}")
         if np.array_equal(group, np.arange(inputs) // width):
@@ -119,6 +105,10 @@ class Gptq(Reader):
             streams["g_idx"] = Stream.fixed(group, groups)
         return EncodedLayer(Code((outputs, inputs), streams), decoder)
 
+    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
+        """As the other version of the format has it."""
+        return self._zeros.otherwise(code)
+
     def _inputs(self, parts: LayerTensors, rows: int) -> int:
         """How many inputs a layer has: as many as g_idx, which files of before 2023 lack."""
         if "g_idx" in parts:
@@ -127,39 +117,19 @@ class Gptq(Reader):
             raise ValueError(f"{parts.name('g_idx')} is missing, but desc_act = true needs it.")
         return rows * 32 // self.bits
 
-    def _zeros(self, parts: LayerTensors, qzeros: np.ndarray, outputs: int) -> np.ndarray:
-        """Zero points, uint8 (out, groups).
+    def _symmetric(self, parts: LayerTensors, zeros: np.ndarray) -> np.ndarray:
+        """Zero points, which are 2^(b − 1) where the settings say that the grid is symmetric.
 
         Raises:
-            ValueError: the settings say that the grid is symmetric, and it is not.
+            ValueError: they are not.
         """
-        zeros, centre = self._decoded_zeros(qzeros, outputs), 1 << self.bits - 1
+        centre = 1 << self.bits - 1
         if self.symmetric is True and (wrong := zeros[zeros != centre]).size:
             raise ValueError(
                 f"{parts.name('qzeros')} holds the zero point {wrong[0]}, but sym = true makes it {centre}: the file "
-                f"may be stored as checkpoint_format = {self.other!r} has it; correct the settings."
+                f"may be stored as checkpoint_format = {self._zeros.other!r} has it; correct the settings."
             )
         return zeros
-
-    @property
-    def other(self) -> str:
-        """The version that the file is not labelled as."""
-        return "gptq_v2" if self.offset else "gptq"
-
-    def other_readings(self, name: str, code: Code) -> Mapping[str, Code]:
-        shift = 1 - 2 * self.offset  # v1 read as v2 has zero points that are one less
-        size = code.streams["zero"].format.size
-        stream = Stream.fixed(((code["zero"].astype(np.int16) + shift) % size).astype(np.uint8), size)
-        return {
-            f"checkpoint_format = {self.other!r}": Code(code.shape, dict(code.streams) | {"zero": stream})
-        }
-
-    def _decoded_zeros(self, qzeros: np.ndarray, outputs: int) -> np.ndarray:
-        if self.borrows:
-            ones = sum(self.offset << shift for shift in range(0, 32, self.bits))
-            qzeros = (qzeros.view("<u4") + np.uint32(ones)).view("<i4")
-            return unpack(qzeros, self.bits, outputs).T
-        return (unpack(qzeros, self.bits, outputs).T + np.uint8(self.offset)) & np.uint8((1 << self.bits) - 1)
 
     def _groups(self, parts: LayerTensors, inputs: int, groups: int) -> np.ndarray:
         """The group of every input, (in,)."""
@@ -172,25 +142,3 @@ class Gptq(Reader):
                 f"{parts.name('g_idx')} names the group {group[outside][0]}, but scales has {groups} groups."
             )
         return group
-
-
-def packing(settings: Settings) -> str:
-    """What AutoRound calls the packing, empty where it wrote none."""
-    if settings.quant_method not in AUTO_ROUND:
-        return ""
-    return str(settings.get("packing_format") or settings.get("backend") or "auto_round")
-
-
-def _auto_round(settings: Settings) -> int:
-    """What is added to a zero point that AutoRound stored.
-
-    Raises:
-        ValueError: the packing is of no known name, or the type of numbers is not int.
-    """
-    name, kind = packing(settings), settings.get("data_type", "int")
-    if not name.startswith(("auto_round", "auto_gptq")) or "fp" in name or kind != "int":
-        raise ValueError(
-            f"{settings.folder} was packed by AutoRound as {name!r}, {kind!r}, which rdlib does not read; it reads "
-            "integers in the packings of GPTQ and AWQ."
-        )
-    return int("gptq" in name)

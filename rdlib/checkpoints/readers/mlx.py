@@ -14,11 +14,11 @@ References:
 """
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from rdlib.checkpoints.affine import LEVELS, Levels, Shifted
+from rdlib.checkpoints.affine import Levels, Shifted
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader, stored
 from rdlib.checkpoints.words import unpack, words_for
@@ -67,14 +67,7 @@ class Layout(NamedTuple):
 
 
 class Mlx(Reader):
-    """Layers of the modes of mlx, each with bits of its own.
-
-    Args:
-        checkpoint: whose config.json has ``quantization``.
-
-    Raises:
-        ValueError: mode, bits or group size are none that mlx has.
-    """
+    """Layers of the modes of mlx, each with bits of its own, as ``quantization`` of config.json says."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("mlx",)
     marks: ClassVar[tuple[str, ...]] = ("scales",)
@@ -87,10 +80,6 @@ class Mlx(Reader):
         self._own = {canonical(f"{path}.weight"): options for path, options in said.items()}
         self._usual = self._layout("all layers", said)
         self.bits, self.method = self._usual.bits, self._usual.decoder.method
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self | None:
-        return cls(checkpoint) if checkpoint.settings.quant_method in cls.quant_methods else None
 
     def stems(self, names: Iterable[str]) -> list[str]:
         return sorted(name.removesuffix(".weight") for name in names if name in self._codes)
@@ -105,8 +94,8 @@ class Mlx(Reader):
         words = parts.integers("weight", "uint32", dimensions=2)
         parts.expect("weight", words, (rows, words_for(groups * layout.group_size, layout.bits)), str(layout))
         index = unpack(words, layout.bits, columns)
-        if mode.element and np.isnan(LEVELS[mode.element][index]).any():
-            raise ValueError(f"{parts.name('weight')} holds the code of NaN.")
+        if mode.element == "e4m3":
+            refuse_non_finite(index.view(FLOATS["float8_e4m3fn"]), parts.name("weight"))
         numbers = self._numbers(parts, mode.scale)
         for suffix, array in numbers.items():
             parts.expect(suffix, array, (rows, groups), str(layout))

@@ -21,7 +21,7 @@ from rdlib.checkpoints.narrow_floats import read_fp8, read_mx, read_nvfp4, with_
 from rdlib.checkpoints.parts import LayerTensors
 from rdlib.checkpoints.reader import EncodedLayer, Reader
 from rdlib.code.code import Code
-from rdlib.models.settings import Settings
+from rdlib.models.checkpoint import Checkpoint
 
 NVFP4, FP8, MX = "NVFP4", "FP8", "MX"
 ALGORITHMS = {
@@ -39,14 +39,7 @@ ALGORITHMS = {
 
 
 class ModelOpt(Reader):
-    """Layers of one format, or of several (MIXED_PRECISION).
-
-    Args:
-        settings: of the checkpoint.
-
-    Raises:
-        ValueError: the algorithm is missing or unknown.
-    """
+    """Layers of one format, or of several (MIXED_PRECISION)."""
 
     quant_methods: ClassVar[tuple[str, ...]] = ("modelopt", "modelopt_fp4", "modelopt_mixed")
     marks: ClassVar[tuple[str, ...]] = ("weight_scale", "weight_scale_2")
@@ -56,7 +49,8 @@ class ModelOpt(Reader):
         "weight_scale_2": "scale_scale",
     }
 
-    def __init__(self, settings: Settings):
+    def __init__(self, checkpoint: Checkpoint):
+        settings = checkpoint.settings
         self.kind, self.bits = ALGORITHMS[settings.one_of("quant_algo", *ALGORITHMS)]
         self.excluded = [*settings.names("exclude_modules"), *settings.names("ignore")]
         self.size = settings.group_size() if settings.get("group_size") is not None else 16
