@@ -57,32 +57,32 @@ def mean_square(W: np.ndarray) -> float:
     return float(np.mean(as_float32(W).astype(np.float64) ** 2))
 
 
-def as_moment(H: np.ndarray, columns: int) -> np.ndarray:
-    """H = E[x xᵀ] as float64 (in, in).
+def as_moment(H: np.ndarray, size: int, name: str = "H", of: str = "inputs") -> np.ndarray:
+    """H = E[x xᵀ] as float64 (in, in), or G of the outputs.
 
     Args:
         H: second moments of the inputs of a layer.
-        columns: of the weights of that layer.
+        size: how many inputs its weights have.
+        name: in sentences.
+        of: what it is of, in sentences.
 
     Raises:
-        ValueError: H is not square, not of so many inputs, not finite, or not symmetric to 10⁻⁶ of its largest entry.
+        ValueError: H is not square, not of that size, not finite, or not symmetric to 10⁻⁶ of its largest entry.
     """
     H = np.asarray(H)
     H = H if H.dtype == np.float64 else H.astype(np.float64)  # the same object, for what is remembered of it
-    if H.shape != (columns, columns):
-        raise ValueError(
-            f"H must be ({columns}, {columns}) for weights of {columns} inputs, but it is {H.shape}."
-        )
-    return remembered(H, "moment", lambda: _symmetric(H))
+    if H.shape != (size, size):
+        raise ValueError(f"{name} must be ({size}, {size}) for weights of {size} {of}, but it is {H.shape}.")
+    return remembered(H, "moment", lambda: _symmetric(H, name))
 
 
-def _symmetric(H: np.ndarray) -> np.ndarray:
-    refuse_non_finite(H, "H")
+def _symmetric(H: np.ndarray, name: str) -> np.ndarray:
+    refuse_non_finite(H, name)
     skew = max((float(np.abs(H[a] - H[b].T).max()) for a, b in tiles(len(H))), default=0.0)
     if skew > 1e-6 * max(H.max(initial=0), -H.min(initial=0)):
         i, j = (int(k) for k in np.unravel_index(np.argmax(np.abs(H - H.T)), H.shape))
         raise ValueError(
-            f"H must be symmetric, but {float(H[i, j]):.6g} at {(i, j)} is not {float(H[j, i]):.6g} at {(j, i)}."
+            f"{name} must be symmetric, but {float(H[i, j]):.6g} at {(i, j)} is not {float(H[j, i]):.6g} at {(j, i)}."
         )
     return H
 

@@ -77,8 +77,6 @@ FORGERIES = [
     (NF4(), "scale", Stream.floats(np.full(6, 3e38), "float32"), None),
     (Uniform(4, PerChannel()), "scale", Stream.floats(np.full((5, 1), 6e4)), None),
     (VectorQuantizer(4, 2), "codebook", Stream.floats(np.ones((1, 2, 2))), "are not those of"),
-    (FeedbackTrellis(4.0), "column_class", Stream.fixed(np.zeros(3), 4), "column_class for every column"),
-    (FeedbackTrellis(4.0), "column_class", Stream.fixed(np.full(70, 255), 256), "a count for every context"),
     (WaterSIC(4.0), "step", Stream.floats(np.array([3e38]), "float32"), "NaN or Inf"),
 ]
 
@@ -92,6 +90,22 @@ def test_streams_that_do_not_belong_together_are_refused(quantizer, name, stream
         return
     with pytest.raises(MalformedCode, match=message):
         quantizer.decode(code)
+
+
+@pytest.mark.parametrize(
+    ("name", "stream", "message"),
+    [
+        ("deviation", Stream.fixed(np.zeros(3), 4), "one a row and one a column"),
+        ("offset", Stream.floats(np.array([-1000]), "float32"), "narrower than any"),
+        ("first", Stream.floats(np.array([-1e7]), "float32"), "more than any encoder uses"),
+        ("first", Stream.floats(np.array([1]), "float32"), "not above zero"),
+        ("counts", Stream.fixed(np.zeros(300), 2), "more odd indices"),
+    ],
+)
+def test_scales_that_no_encoder_writes_are_refused(name, stream, message):
+    """Before an index is read with them."""
+    with pytest.raises(ValueError, match=message):
+        replaced(FeedbackTrellis(4.0, states=8), **{name: stream})
 
 
 def test_integers_in_the_place_of_floats_do_not_wrap_around():

@@ -7,7 +7,9 @@ import pytest
 from sources import gaussian, one_thread  # noqa: F401
 from test_feedback import correlated
 
+from rdlib import theory
 from rdlib.code.code import Code
+from rdlib.code.normal import NARROWEST, scales_of
 from rdlib.measure import measure
 from rdlib.quantizers import FeedbackEcsq, FeedbackTrellis, WaterSIC
 from rdlib.quantizers.feedback.feedback import feedback_factor
@@ -33,7 +35,8 @@ def test_with_white_inputs_it_is_uniform_spacing():
     for H in (None, np.eye(80), 3 * np.eye(80)):
         code = WaterSIC(3).encode(W, H)
         assert not code["spacing"].any()
-        z = WaterSIC(3)._indices(code, code["column_class"])
+        rows, columns = scales_of({name: stream.array for name, stream in code.streams.items()})
+        z = WaterSIC(3)._indices(code, rows[:, None] + columns)
         assert np.array_equal(z, np.rint(W.astype(np.float64) / code["step"][0]))
     assert np.array_equal(WaterSIC(3).encode(W)["index"], WaterSIC(3).encode(W, np.eye(80))["index"])
 
@@ -63,8 +66,7 @@ def test_every_coded_column_leaves_the_same_error():
 def test_the_gap_to_the_limit_is_that_of_the_cells(quantizer, gap):
     """½·log₂(2πe/12) = 0.2546 bit for intervals; 0.053 for 32 states (1.214 dB less), at high rate."""
     W, H = gaussian((8192, 64)), correlated(64) + 2 * np.eye(64)
-    quantizer = replace(quantizer.at(6), classes=32)  # columns of one class hardly differ
-    assert side_free_gap(W, quantizer, H) == pytest.approx(gap, abs=0.015)
+    assert side_free_gap(W, quantizer.at(6), H) == pytest.approx(gap, abs=0.015)
 
 
 def test_one_spacing_costs_what_the_residuals_differ_by():
@@ -72,7 +74,7 @@ def test_one_spacing_costs_what_the_residuals_differ_by():
     W, H = gaussian((8192, 64)), correlated(64) + 2 * np.eye(64)
     residuals = np.diagonal(feedback_factor(H, 0.0)) ** -2.0
     spread = (np.log2(residuals.mean()) - np.log2(residuals).mean()) / 2
-    one, own = (replace(q(6), damping=0.0, classes=32) for q in (FeedbackEcsq, WaterSIC))
+    one, own = (replace(q(6), damping=0.0) for q in (FeedbackEcsq, WaterSIC))
     assert one.encode(W, H).streams["spacing"].bits == 0
     assert (
         side_free_gap(W, one, H) - side_free_gap(W, own, H) == pytest.approx(spread, abs=0.015)
@@ -99,20 +101,44 @@ def test_columns_under_water_cost_nothing(quantizer):
     assert point.rate - point.side_rate == pytest.approx(1, abs=0.08)
 
 
-def test_a_column_pays_twelve_bits_of_side_information():
+def test_a_column_pays_ten_bits_of_side_information_and_a_row_five():
     """Sixteen a column and sixteen a row are what the paper spends."""
     code = WaterSIC(3).encode(gaussian((64, 256)), correlated(256))
-    bits = sum(code.streams[name].bits for name in ("spacing", "shrinkage", "column_class"))
-    assert bits <= 14 * 256
+    columns, rows = (
+        sum(code.streams[name].bits for name in names)
+        for names in (("spacing", "deviation"), ("row_deviation",))
+    )
+    assert columns <= 10 * 256
+    assert rows <= 5 * 64
+
+
+def test_scales_are_those_of_rows_and_columns():
+    """Row i and column j of a_i·b_j·N(0, 1), in units of the spacing, to an eighth of an octave or so."""
+    a, b = 2.0 ** np.linspace(-2, 2, 64), 2.0 ** np.linspace(-1, 1, 512)
+    W = (a[:, None] * b * gaussian((64, 512))).astype(np.float32)
+    code = WaterSIC(4).encode(W)
+    rows, columns = scales_of({name: stream.array for name, stream in code.streams.items()})
+    found = (rows[:, None] + columns + NARROWEST) / 8
+    assert np.abs(found - np.log2(a[:, None] * b / code.number("step"))).mean() < 0.12
 
 
 @pytest.mark.parametrize("quantizer", ALL, ids=method)
-def test_any_number_of_classes_has_contexts_of_its_own(quantizer):
-    """Beyond 256 contexts two of them once were one in the search for the step."""
-    W = gaussian((128, 400))
-    for classes in (1, 130, 300):
-        point = measure(W, replace(quantizer.at(3), classes=classes))
-        assert point.index_entropy == pytest.approx(3, abs=0.02), classes
+def test_scales_cost_less_than_the_differences_that_they_tell(quantizer):
+    """Rows of different power, H = I: at the error of one scale for all, fewer bits, all of them counted."""
+    W = 2.0 ** np.linspace(-2, 2, 128)[:, None] * gaussian((128, 512))
+    point = measure(W.astype(np.float32), quantizer)
+    flat = theory.water_filling((W**2).mean(axis=1), point.mse)
+    assert 0 < point.rate - flat.rate < 0.33, "intervals lose 0.25 bit"
+    assert point.rate < theory.gaussian_rate(point.mse, float((W**2).mean())) - 0.2
+
+
+@pytest.mark.parametrize("quantizer", [WaterSIC(3), FeedbackTrellis(3, states=32)], ids=method)
+def test_the_model_of_scales_costs_a_hundredth_of_a_bit(quantizer):
+    """On a Gaussian: what the file has for its indices, against their entropy in each column."""
+    W = gaussian((2048, 64))
+    code = quantizer.encode(W, correlated(64))
+    entropy = measure(W, quantizer, correlated(64)).index_entropy
+    assert 0 < code.rates["index"] - entropy < 0.01
 
 
 OUTLIERS = {
@@ -137,9 +163,7 @@ def test_a_weight_far_from_all_others_has_no_table_of_its_own(quantizer, W, outl
     assert np.abs(decoded - W).max() < 0.02 * abs(outlier)
 
 
-def test_what_is_no_class_is_refused():
-    with pytest.raises(ValueError, match="at least 1 class"):
-        WaterSIC(3, classes=0)
+def test_a_trellis_that_is_none_is_refused():
     with pytest.raises(ValueError, match="states, not 5"):
         FeedbackTrellis(3, states=5)
 

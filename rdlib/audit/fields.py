@@ -15,7 +15,7 @@ _KINDS = {
     "codes": ("index", "sign", "coset", "path"),
     "zeros": ("zero", "shift", "offset"),
     "minima": ("minimum", "super_minimum", "first"),
-    "scales": ("spacing", "shrinkage", "step"),
+    "scales": ("spacing", "deviation", "row_deviation", "step"),
     "tables": ("scale_mean",),  # bitsandbytes has it in a JSON object
 }
 _FIELD_OF = {stream: field for field, streams in _KINDS.items() for stream in streams}

@@ -20,6 +20,7 @@ from rdlib.code.fixed import Fixed
 from rdlib.code.floats import Float
 from rdlib.code.format import Format
 from rdlib.code.header import CHECKSUM, MAGIC, VERSION, Entry, prices, read_header, write_header
+from rdlib.code.normal import normal_model
 from rdlib.code.shown import streams_bar, streams_line
 from rdlib.code.table import Table
 
@@ -259,6 +260,8 @@ def _completed(form: Format | type[Format], streams: Mapping[str, Stream], shape
         return form()
     if form is not Ans:
         return form
+    if streams.keys() & {"deviation", "row_deviation"}:
+        return normal_model({name: stream.array for name, stream in streams.items()})
     table = _needed(streams, "table", 1, 2)
     if table.ndim == 1:
         return Ans(table)
@@ -269,13 +272,12 @@ def _completed(form: Format | type[Format], streams: Mapping[str, Stream], shape
 
 
 def _counts(streams: Mapping[str, Stream], shape: tuple[int, int], contexts: int) -> np.ndarray:
-    """How many symbols each context has: as stored, or one for each weight of the rows or columns of a class."""
+    """How many symbols each context has: as stored, or one for each weight of the rows of a class."""
     if "counts" in streams:
         return _needed(streams, "counts", 1)
-    for name, length in ("row_class", shape[1]), ("column_class", shape[0]):
-        if name in streams and streams[name].format == Fixed(contexts):
-            return length * np.bincount(_needed(streams, name, 1), minlength=contexts)
-    raise ValueError("Contexts cannot be read without 'counts', 'row_class' or 'column_class' before them.")
+    if "row_class" in streams and streams["row_class"].format == Fixed(contexts):
+        return shape[1] * np.bincount(_needed(streams, "row_class", 1), minlength=contexts)
+    raise ValueError("Contexts cannot be read without 'counts' or 'row_class' before them.")
 
 
 def _needed(streams: Mapping[str, Stream], name: str, *dimensions: int) -> np.ndarray:

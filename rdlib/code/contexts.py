@@ -29,9 +29,22 @@ def context_streams(symbols: np.ndarray, contexts: np.ndarray, size: int, count:
     joint = np.zeros((count, size), np.int64)
     _tally(flat, places, joint)
     table, counts = frequency_table(joint), Stream.fixed(joint.sum(axis=1), 1 << 32)
-    index = np.empty_like(flat)
-    _sort(flat, places, _starts(counts.array), index)
+    index = sorted_by(flat, places, counts.array)
     return {"table": table, "counts": counts, "index": Stream(index, Ans(table.array, counts.array))}
+
+
+def sorted_by(symbols: np.ndarray, contexts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The symbols (n,) by context, those of one context in their order.
+
+    Args:
+        symbols: integers ≥ 0, any shape.
+        contexts: integers ≥ 0, the same shape.
+        counts: how many symbols each context has.
+    """
+    flat = symbols.astype(np.min_scalar_type(int(symbols.max(initial=0)))).ravel()
+    index = np.empty_like(flat)
+    _sort(flat, contexts.astype(np.int32).ravel(), _starts(counts), index)
+    return index
 
 
 def classes_of(power: np.ndarray, count: int) -> np.ndarray:

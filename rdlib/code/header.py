@@ -25,7 +25,7 @@ LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 NAMES = tuple(
     "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx "
-    "sign shift super_scale super_minimum exponent mantissa mean".split()
+    "sign shift super_scale super_minimum exponent mantissa mean deviation row_deviation row_spacing".split()
 )
 CODED = (Ans, Table)  # their length does not follow from their shape
 KNOWN = (*(Fixed(1 << bits) for bits in range(1, 9)), *(Float(dtype) for dtype in FLOATS))

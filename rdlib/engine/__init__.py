@@ -9,5 +9,5 @@ with extra("models", "rdlib.engine"):
     from rdlib.engine.layers import Layers
     from rdlib.engine.moments import Moments, bias_of_limits
     from rdlib.engine.text import Text, second_moments
-    from rdlib.engine.variant import Blind, Given, InBfloat16, Noisy, Quantized, Stored, Variant
+    from rdlib.engine.variant import Blind, Given, InBfloat16, Noisy, Quantized, Stored, TwoSided, Variant
     from rdlib.engine.walker import walk

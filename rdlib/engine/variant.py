@@ -65,6 +65,25 @@ class Blind(Quantized):
         return super().make(name, W, None)
 
 
+@dataclass(frozen=True, eq=False)
+class TwoSided(Quantized):
+    """By a quantizer, which is given H and also G of each tensor's outputs.
+
+    Args:
+        G: by name, (out, out), see :class:`rdlib.engine.curvature.Curvature`.
+    """
+
+    G: Mapping[str, np.ndarray]
+
+    @property
+    def method(self) -> str:
+        return f"{self.quantizer.method}, G and H"
+
+    def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        code = self.quantizer.encode(W, H, self.G[name])
+        return self.quantizer.decode(code), {"rate": code.rate, "side_rate": code.side_rate}
+
+
 @dataclass(frozen=True)
 class Noisy:
     """W + t‖W‖·G/‖G‖, see :func:`rdlib.functional.with_noise`; it has no rate."""

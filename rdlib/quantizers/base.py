@@ -26,6 +26,7 @@ class Quantizer(Decoder):
             otherwise.
         bits_allowed: the nominal rates that the method has, rising in even steps.
         uses_H: whether ``encode`` looks at H; if not, it is only checked.
+        uses_G: whether it takes G.
         centred: whether a mean beyond σ is taken away before the weights are coded, and sent as ``mean`` (float32).
 
     Raises:
@@ -35,6 +36,7 @@ class Quantizer(Decoder):
     bits: float
     bits_allowed: Sequence[float] = range(1, 17)
     uses_H: ClassVar[bool] = False
+    uses_G: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         allowed = self.bits_allowed
@@ -61,24 +63,29 @@ class Quantizer(Decoder):
     def method(self) -> str:
         """Name of the method in tables and plots, the same at every rate."""
 
-    def encode(self, W: np.ndarray, H: np.ndarray | None = None) -> Code:
+    def encode(self, W: np.ndarray, H: np.ndarray | None = None, G: np.ndarray | None = None) -> Code:
         """The code of a weight matrix.
 
         Args:
             W: (out, in), float16, bfloat16 or float32; it is not changed.
             H: E[x xᵀ] of the layer's inputs, (in, in), for methods that use it (``uses_H``).
+            G: E[g gᵀ] of the gradients with respect to its outputs, (out, out), for methods that take it (``uses_G``).
 
         Raises:
-            ValueError: ``W`` is no weight matrix or holds NaN or Inf; ``H`` is not symmetric, finite and (in, in).
+            ValueError: ``W`` is no weight matrix or holds NaN or Inf; ``H`` is not symmetric, finite and (in, in), or
+                ``G`` (out, out); the method takes no G.
         """
         W = as_matrix(W)
         H = None if H is None else as_moment(H, W.shape[1])
+        if G is not None and not self.uses_G:
+            raise ValueError(f"{self.method!r} feeds no errors from row to row, and takes no G.")
+        sides = {} if G is None else {"G": as_moment(G, W.shape[0], "G", "outputs")}
         if not (self.centred and W.size):
-            return self.quantize(W, H)
+            return self.quantize(W, H, **sides)
         values = as_float32(W)
         power = np.einsum("ij,ij->", values, values, dtype=np.float64) / values.size
         mean = far_mean(values.mean(dtype=np.float64), power)
-        return with_mean(self.quantize(with_room(values) - mean if mean else W, H), mean)
+        return with_mean(self.quantize(with_room(values) - mean if mean else W, H, **sides), mean)
 
     @abstractmethod
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:

@@ -8,154 +8,168 @@ import numpy as np
 from numba import njit
 
 from rdlib.code.code import Code, Stream
-from rdlib.code.contexts import classes_of, context_streams, unsorted
-from rdlib.histogram import entropy_of, occurrences
+from rdlib.code.contexts import sorted_by, unsorted
+from rdlib.code.normal import NARROWEST, OCTAVE, normal_model, normal_table, scales_of
 from rdlib.quantizers.base import Quantizer, quarters
+from rdlib.quantizers.feedback.both_sides import cancelled_on_both_sides, power_of_others
 from rdlib.quantizers.feedback.feedback import fed, feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
 from rdlib.weights import as_float32, unit_power, with_room
 
-OCTAVE = (
-    8  # spacings are multiples of 2^(1/8): that costs 0.001 bit, and the spacing of a column 5 bits or so
-)
-SHRINKAGES = 32  # 1, 63/64, … 33/64
+WEAKEST = 5 * OCTAVE  # below the strongest row
+FAR = 36.0  # times the mean power: six standard deviations
+CLIPS = 12  # rounds that bring the mean down to where it is without outliers
 COMPILED = 32  # columns among which errors are fed by the compiled loop; beyond, by a product of matrices
 ROUNDS = 6  # of the search for the step
+ROUNDS_OF_BOTH = 2  # of the same with feedback on both sides, where each takes the whole matrix
 SAMPLE = 1 << 16  # weights on which the step is searched
-LARGEST_TABLES = 1 << 22  # symbols of all contexts together, on either side of zero
+LARGEST = 1 << 16  # index, on either side of zero
 
 
 @dataclass(frozen=True)
 class SuccessiveCancellation(Quantizer):
-    """Ŵ_j = γ_j·α_j·z_j, z_j integers for the column W_j + feedback, with α_j = Δ / R_jj, R·Rᵀ = H.
+    """Ŵ_ij = γ_ij·α_j·z_ij, z_j integers for the column W_j + feedback, with α_j = Δ / R_jj, R·Rᵀ = H.
 
     An error of α_j in column j becomes one of R_jj·α_j = Δ in the output (see :mod:`.feedback`), the
     same for every column: reverse water-filling, with Δ² in the part of the level.  A column of which less than
-    that matters is written as zeros.  γ_j = ⟨w, αz⟩ / ⟨αz, αz⟩ is the regression of the column on its code: it
-    brings points to the means of their cells.  The indices are entropy-coded with a table for each class of columns;
-    Δ is such that their entropy is the nominal rate.
+    that matters is written as zeros.
+
+    A row and a column each have a scale of 8 steps an octave; s_ij, the product of both, is the standard deviation in
+    units of α_j that the weight is taken to have.  It says what an index costs: the coder takes it for a rounded
+    N(0, s²).  And it says where a point is put: γ = s² / (s² + D) is the regression of such a weight on its index,
+    with the error D of the cells; no point is moved by more than α/2.  Δ is such that the indices cost the nominal
+    rate.
 
     Streams: ``step`` (Δ, float32), ``spacing`` (8·log₂ of R_max / R_jj, rounded, at a fixed length),
-    ``shrinkage`` (64·(1 − γ_j), 5 bits a column), ``column_class``, ``table`` (a byte a symbol and context),
-    ``first``, ``index``.
+    ``row_deviation``, ``deviation`` (8·log₂ of the scales, at a fixed length; that of a column is written in units of
+    Δ, where columns are more alike), ``offset`` (the least of those), ``first``, ``index``.
 
     Args:
         bits: nominal rate, of the indices.
         damping: of H, in units of the mean power of the inputs.
-        classes: of equally many columns, by the spread of their indices.
 
     Raises:
-        ValueError: the damping is negative, or there is less than one class.
+        ValueError: the damping is negative.
     """
 
     bits: float
     damping: float = 1e-4
-    classes: int = 4
     bits_allowed: ClassVar[tuple[float, ...]] = quarters(1, 8)
-    contexts_of_class: ClassVar[int] = 1
+    width: ClassVar[int] = 1  # of a cell, in steps of the index
+    noise: ClassVar[float] = 1 / 12  # D, in units of α²
     uses_H: ClassVar[bool] = True
     centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_damping(self.damping)
-        if self.classes < 1:
-            raise ValueError(f"Columns fall into at least 1 class, not {self.classes}.")
 
     @abstractmethod
-    def _round(self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Shrinkages (columns,) of a block (columns, out) that is coded column by column, with feedback.
+    def _round(
+        self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, rows: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
+        """Scales (columns,) of a block (columns, out) that is coded column by column, with feedback.
 
         Args:
             rest: the block; what is left of it are its reproductions.
             U: that block of the factor.
             alpha: spacings.
+            rows: scales of the rows, (out,).
             z: (out, columns), which is filled in.
         """
 
     @abstractmethod
-    def _symbols(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is coded, and its context among those of a class, of indices (out, in)."""
-
-    @abstractmethod
-    def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
-        """The indices (out, in) of a code."""
+    def _indices(self, code: Code, scales: np.ndarray) -> np.ndarray:
+        """The indices (out, in) of a code, given the scales of all weights, (out, in)."""
 
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
         values = with_room(as_float32(W))
         U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
         sigma, x = unit_power(values)
-        spacing = self._spacing(U)
-        step = np.float32(sigma * self._step(x, U, spacing))
-        z, shrinkage = self._cancelled(x, U, _spacings(spacing, step / (sigma or 1)))
-        return Code(values.shape, self._streams(z, spacing, shrinkage, step))
+        spacing, rows = self._spacing(U), _row_scales(x**2)
+        step = np.float32(sigma * self._step(x, U, spacing, rows))
+        z, columns = self._cancelled(x, U, step / (sigma or 1) * _ratios(spacing), rows)
+        return Code(values.shape, self._streams(z, step, spacing, columns, rows))
 
     def _spacing(self, U: np.ndarray) -> np.ndarray:
         """8·log₂ of each column's spacing in units of the least one, rounded, (in,)."""
         octaves = np.log2(np.diagonal(U))
-        return np.rint(OCTAVE * (octaves - octaves.min(initial=np.inf)))
+        return np.rint(OCTAVE * (octaves - octaves.min(initial=np.inf))).astype(np.int64)
 
-    def _cancelled(self, x: np.ndarray, U: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices (out, in) and shrinkages (in,) with given spacings."""
-        z, shrinkage = np.zeros(x.shape, np.int32), np.zeros(x.shape[1], np.int64)
+    def _cancelled(
+        self, x: np.ndarray, U: np.ndarray, alpha: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Indices (out, in) and scales of the columns (in,) with given spacings and scales of the rows."""
+        z, columns = np.zeros(x.shape, np.int32), np.full(x.shape[1], NARROWEST)
 
         def quantize(start: int, target: np.ndarray) -> np.ndarray:
             here, decoded = slice(start, start + target.shape[1]), target.T.copy()
-            shrinkage[here] = self._round(
-                decoded, np.ascontiguousarray(U[here, here]), alpha[here], z[:, here]
-            )
+            factor = np.ascontiguousarray(U[here, here])
+            columns[here] = self._round(decoded, factor, alpha[here], rows, z[:, here])
             return decoded.T
 
         if (alpha > 0).all():
             feed_forward(x, U, COMPILED, quantize)
-        return z, shrinkage
+        return z, columns
 
     def _streams(
-        self, z: np.ndarray, spacing: np.ndarray, shrinkage: np.ndarray, step: float
+        self,
+        z: np.ndarray,
+        step: float,
+        spacing: np.ndarray,
+        columns: np.ndarray,
+        rows: np.ndarray,
+        row_spacing: np.ndarray | None = None,
     ) -> dict[str, Stream]:
-        column_class = self._classes(z)
-        symbols, context = self._symbols(z)
-        context = np.broadcast_to(self.contexts_of_class * column_class + context, z.shape)
-        first = int(symbols.min(initial=0))
-        size = int(symbols.max(initial=0)) - first + 1
+        symbols, odd = np.divmod(z, self.width)
+        first = -int(np.abs(symbols).max(initial=0))
+        scales = rows[:, None] + columns - NARROWEST
+        own = {"deviation": columns + spacing, "row_deviation": rows}
+        numbers = {"spacing": spacing}
+        if row_spacing is not None:
+            own["row_deviation"] = rows + row_spacing
+            numbers["row_spacing"] = row_spacing
+        least = {name: int(own[name].min()) if own[name].size else 0 for name in own}
+        numbers |= {name: own[name] - least[name] for name in own}
         streams = {
             "step": Stream.floats(np.array([step]), "float32"),
-            "spacing": Stream.fixed(spacing, int(spacing.max(initial=0)) + 1),
-            "shrinkage": Stream.fixed(shrinkage, SHRINKAGES),
-            "column_class": Stream.fixed(column_class, self.classes),
-            **context_streams(symbols - first, context, size, self.contexts_of_class * self.classes),
+            **{name: Stream.fixed(n, int(n.max(initial=0)) + 1) for name, n in numbers.items()},
+            "offset": Stream.floats(np.array([sum(least.values())]), "float32"),
             "first": Stream.floats(np.array([first]), "float32"),
         }
-        if self.contexts_of_class == 1:
-            del streams["counts"]  # they follow from the classes
-        return streams
+        if self.width == 2:
+            most = rows.max(initial=0) + columns.max(initial=NARROWEST) - NARROWEST
+            counts = np.bincount(scales[odd == 1], minlength=most + 1)
+            streams["counts"] = Stream.fixed(counts, int(counts.max()) + 1)
+        model = normal_model({name: stream.array for name, stream in streams.items()})
+        index = sorted_by(symbols - first, self.width * scales + odd, model.counts)
+        return streams | {"index": Stream(index, model)}
 
-    def _classes(self, z: np.ndarray) -> np.ndarray:
-        """Class of each column, from little to much spread of its indices."""
-        return classes_of((z.astype(np.float64) ** 2).sum(axis=0), self.classes)
+    def _rate(self, z: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> float:
+        """What the indices cost, bits a weight."""
+        symbols, odd = np.divmod(z, self.width)
+        first = -int(np.abs(symbols).max(initial=0))
+        contexts = self.width * (rows[:, None] + columns - NARROWEST) + odd
+        table = normal_table(first, np.bincount(contexts.ravel()), self.width)
+        excess = np.log2(np.exp2(-table / 16).sum(axis=1))  # of rounded frequencies over 1
+        return float((table[contexts, symbols - first] / 16 + excess[contexts]).mean())
 
-    def _rate(self, z: np.ndarray) -> float:
-        """Entropy of the symbols given their contexts, bits a weight."""
-        symbols, context = self._symbols(z)
-        context = np.broadcast_to(self.contexts_of_class * self._classes(z) + context, z.shape)
-        joint = symbols * (self.contexts_of_class * self.classes) + context
-        return entropy_of(occurrences(joint)) - entropy_of(occurrences(context))
-
-    def _step(self, x: np.ndarray, U: np.ndarray, spacing: np.ndarray) -> float:
+    def _step(self, x: np.ndarray, U: np.ndarray, spacing: np.ndarray, rows: np.ndarray) -> float:
         """Δ at which the rate is the nominal one, on a part of the rows; 0 for weights that are all zero.
 
         Halving Δ costs a bit for every column that is coded at all, so that the search begins at the one Δ of that
         rate and corrects it by what was measured.
         """
-        some = x[:: max(x.size // SAMPLE, 1)]
+        part = slice(None, None, max(x.size // SAMPLE, 1))
+        some, rows = x[part], rows[part]
         if not some.any():
             return 0.0
-        least = float(np.abs(x).max()) * self.contexts_of_class * self.classes / LARGEST_TABLES
+        least = float(np.abs(x).max()) / LARGEST
         step = max(2.0 ** (2.05 - self.bits - spacing.mean() / OCTAVE), least)  # h(N(0, 1)) is 2.05 bits
         slope = 1.0  # bits an octave
         low, high, at_high = least, np.inf, -1.0
         for _ in range(ROUNDS):
-            rate = self._rate(self._cancelled(some, U, _spacings(spacing, step))[0])
+            rate = self._rate(*self._cancelled(some, U, step * _ratios(spacing), rows), rows)
             excess = rate - self.bits
             if abs(excess) < 3e-3:
                 break
@@ -167,12 +181,16 @@ class SuccessiveCancellation(Quantizer):
         return step
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        for name in ("spacing", "shrinkage", "column_class"):
-            if code[name].shape != code.shape[1:]:
-                raise ValueError(f"The code does not hold a {name} for every column.")
-        z = self._indices(code, code["column_class"])
-        alpha = _spacings(code["spacing"], code.number("step"))
-        return (z * (_factor(code["shrinkage"]) * alpha)).astype(np.float32)
+        rows, columns = scales_of({name: stream.array for name, stream in code.streams.items()})
+        if (len(rows), len(columns)) != code.shape:
+            raise ValueError("The code does not hold a scale for every row and column.")
+        scales = rows[:, None] + columns
+        power = 4.0 ** ((scales + NARROWEST) / OCTAVE)
+        z = self._indices(code, scales)
+        W = (z - np.clip(z * (self.noise / (power + self.noise)), -0.5, 0.5)) * _ratios(code["spacing"])
+        if "row_spacing" in code.streams:
+            W *= _ratios(code["row_spacing"])[:, None]
+        return (W * np.float64(code.number("step"))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -182,57 +200,139 @@ class WaterSIC(SuccessiveCancellation):
     With H = I every column has the same spacing.  For formula, streams and arguments, see
     :class:`SuccessiveCancellation`.
 
+    With G errors are fed to the rows below as well (see :mod:`.both_sides`), and a row has a spacing of its own, so
+    that all weights leave the same error in A·E·R: ``row_spacing``, as ``spacing``.
+
+    Args:
+        damping_G: of G, in units of its mean diagonal.
+
     References:
         Lifar, Savkin, Ordentlich and Polyanskiy 2026, arXiv:2603.04956. There the scales of rows and columns
-        have 16 bits each; here a column has a spacing on a logarithmic scale and a shrinkage, some 12 bits
-        together, and a row none.
+        have 16 bits each; here they are on a logarithmic scale, some 9 bits a column and 5 a row.
     """
+
+    damping_G: float = 0.4
+    uses_G: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_damping(self.damping_G)
 
     @property
     def method(self) -> str:
         return "WaterSIC"
 
-    def _round(self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
-        return _rounded(rest, U, alpha, z)
+    def quantize(self, W: np.ndarray, H: np.ndarray | None, G: np.ndarray | None = None) -> Code:
+        """See :meth:`rdlib.quantizers.base.Quantizer.quantize`; G is E[g gᵀ] of the outputs' gradients, (out, out)."""
+        values = with_room(as_float32(W))
+        if G is None or not values.any():
+            return super().quantize(W, H)
+        U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
+        V = feedback_factor(G, self.damping_G).T
+        sigma, x = unit_power(values)
+        spacing, row_spacing = self._spacing(U), self._spacing(V)
+        ratios = _ratios(row_spacing)[:, None] * _ratios(spacing)
+        alone = x / _ratios(row_spacing)[:, None]  # as if no row made up for others
+        step = self._step(alone, U, spacing, _row_scales(alone**2))
+        for _ in range(ROUNDS_OF_BOTH):
+            power = (x / (step * ratios)) ** 2 + self.noise * power_of_others(U, V, ratios)
+            rows = _row_scales(power / power.mean(axis=0))
+            s = powers_of(rows)[:, None] * powers_of(_column_scales(power, rows))
+            z, targets = cancelled_on_both_sides(x, U, V, step * ratios, self.noise / (s + self.noise))
+            columns = _column_scales((targets / (step * ratios)) ** 2, rows)
+            excess = self._rate(z, columns, rows) - self.bits
+            if abs(excess) < 0.01:
+                break
+            step *= 2.0**excess
+        return Code(values.shape, self._streams(z, sigma * step, spacing, columns, rows, row_spacing))
 
-    def _symbols(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return z, np.zeros(z.shape[1], np.int64)
+    def _round(
+        self, rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, rows: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
+        return _rounded(rest, U, alpha, powers_of(rows), self.noise, z)
 
-    def _indices(self, code: Code, column_class: np.ndarray) -> np.ndarray:
-        z = unsorted(code["index"], np.broadcast_to(column_class, code.shape))
-        return z + np.int64(code.number("first"))
+    def _indices(self, code: Code, scales: np.ndarray) -> np.ndarray:
+        return unsorted(code["index"], scales) + np.int64(code.number("first"))
 
 
 @njit(cache=True)
-def _rounded(rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _rounded(
+    rest: np.ndarray, U: np.ndarray, alpha: np.ndarray, powers: np.ndarray, noise: float, z: np.ndarray
+) -> np.ndarray:
     """Every column to integers, with feedback."""
-    shrinkage, errors = np.empty(len(rest), np.int64), np.empty_like(rest)
+    columns, errors = np.empty(len(rest), np.int64), np.empty_like(rest)
     for j in range(len(rest)):
         target = fed(rest, U, errors, j)
         near = np.rint(target / alpha[j])
-        shrinkage[j] = settle(target, near, alpha[j], U[j, j], rest[j], errors[j])
+        columns[j] = scale_of(target, alpha[j], powers)
+        settle(target, near, alpha[j], U[j, j], columns[j], powers, noise, rest[j], errors[j])
         z[:, j] = near
-    return shrinkage
+    return columns
+
+
+@njit(cache=True)
+def scale_of(target: np.ndarray, alpha: float, powers: np.ndarray) -> int:
+    """8·log₂ of the standard deviation of a column in units of α, over that of its rows; as :func:`_column_scales`."""
+    power = target * target / (powers * alpha * alpha)
+    mean = power.mean()
+    for _ in range(CLIPS):
+        if power.max() <= FAR * mean:
+            break
+        mean = np.minimum(power, FAR * mean).mean()
+    return max(int(np.rint(OCTAVE / 2 * np.log2(mean))), NARROWEST) if mean > 0 else NARROWEST
 
 
 @njit(cache=True)
 def settle(
-    target: np.ndarray, near: np.ndarray, alpha: float, u: float, decoded: np.ndarray, error: np.ndarray
-) -> int:
-    """64·(1 − γ) of a column that is coded by the integers ``near``; its reproduction and its error over u = U_jj."""
-    power = near @ near
-    gamma = (target / alpha) @ near / power if power > 0 else 1.0
-    shrinkage = min(max(int(np.rint(64 * (1 - gamma))), 0), SHRINKAGES - 1)
-    decoded[:] = near * ((1 - shrinkage / 64) * alpha)
-    error[:] = (target - decoded) / u
-    return shrinkage
+    target: np.ndarray,
+    near: np.ndarray,
+    alpha: float,
+    u: float,
+    column: int,
+    powers: np.ndarray,
+    noise: float,
+    decoded: np.ndarray,
+    error: np.ndarray,
+) -> None:
+    """The reproduction of a column that is coded by the integers ``near``, and its error over u = U_jj."""
+    power = 4.0 ** (column / OCTAVE)
+    for i in range(len(target)):
+        lost = near[i] * noise / (power * powers[i] + noise)
+        decoded[i] = alpha * (near[i] - min(max(lost, -0.5), 0.5))
+        error[i] = (target[i] - decoded[i]) / u
 
 
-def _spacings(spacing: np.ndarray, step: float) -> np.ndarray:
-    """α of each column, float64 (in,)."""
-    return np.float64(step) * 2.0 ** (spacing.astype(np.float64) / OCTAVE)
+def _row_scales(power: np.ndarray) -> np.ndarray:
+    """8·log₂ of the root of the mean power of each row over the least, rounded, (out,): at most ``WEAKEST``."""
+    mean = _usual(power, 1)
+    mean = np.maximum(mean / (mean.max(initial=0) or 1), 4.0 ** (-WEAKEST / OCTAVE))
+    octaves = np.rint(OCTAVE / 2 * np.log2(mean)).astype(np.int64)
+    return octaves - octaves.min(initial=0)
 
 
-def _factor(shrinkage: np.ndarray) -> np.ndarray:
-    """γ of an index."""
-    return 1 - shrinkage / 64
+def _column_scales(power: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The same of each column, over the scales of its rows, (in,): at least ``NARROWEST``."""
+    mean = _usual(power / powers_of(rows)[:, None], 0)
+    return np.rint(OCTAVE / 2 * np.log2(np.maximum(mean, 4.0 ** (NARROWEST / OCTAVE)))).astype(np.int64)
+
+
+def _usual(power: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis, in which no entry counts more than ``FAR`` times the mean, so that outliers are few."""
+    if not power.size:
+        return np.ones(power.shape[1 - axis])
+    mean = power.mean(axis=axis, keepdims=True)
+    for _ in range(CLIPS):
+        if (power <= FAR * mean).all():
+            break
+        mean = np.minimum(power, FAR * mean).mean(axis=axis, keepdims=True)
+    return mean.ravel()
+
+
+def powers_of(rows: np.ndarray) -> np.ndarray:
+    """s² of a row's scale."""
+    return 4.0 ** (rows / OCTAVE)
+
+
+def _ratios(spacing: np.ndarray) -> np.ndarray:
+    """Spacings in units of the least one, float64."""
+    return 2.0 ** (spacing.astype(np.float64) / OCTAVE)

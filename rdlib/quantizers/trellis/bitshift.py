@@ -4,6 +4,7 @@ The bits of neighbours overlap in the register, so that a weight is written with
 2^L values: the gain of a vector quantizer of hundreds of dimensions at the price of a Viterbi search.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -13,11 +14,15 @@ from scipy.special import ndtri
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.trellis.viterbi import tail_biting_paths
+from rdlib.quantizers.trellis.viterbi import best_paths, tail_biting_paths
 from rdlib.weights import as_float32, unit_power, with_room
 
 LENGTH = 1024  # weights of a sequence: long enough that biting the tail costs little
 WINDOW = 128  # steps to either side of the seam that decide about its state
+TRIED = 128  # sequences on which a factor is tried, and
+STEPS = 256  # of each as many weights
+RATIO = 1.15  # of neighbouring factors
+LARGEST = 32  # power of it
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,9 @@ class BitshiftTrellis(Quantizer):
     """ŵ = s·c(r), r the last L bits of the index: a tail-biting shift register with a public Gaussian code c.
 
     The weights of the matrix, in the order of its rows, are cut into sequences of about 1024; the register of
-    the first weight of a sequence holds the bits of the last ones.  Streams: ``index`` (b bits a weight),
-    ``scale`` (s, float32).
+    the first weight of a sequence holds the bits of the last ones.  The path is that of the best of all factors of
+    the code (:func:`fitted`), s is then that of least squares.  Streams: ``index`` (b bits a weight), ``scale``
+    (s, float32).
 
     Args:
         bits: nominal rate, new bits of a step.
@@ -58,7 +64,8 @@ class BitshiftTrellis(Quantizer):
         values = with_room(as_float32(W))
         sigma, unit = unit_power(values)
         x = sequences(unit.astype(np.float32), -(-self.register // self.bits), self.length)
-        registers = self.search(x, self.factor(x))
+        code = self.code * np.float32(self._factor(x))
+        registers = tail_biting_paths(x[..., None], np.zeros(len(code)), code, self.bits, WINDOW)
         chosen = self.code[in_rows(registers, values.shape)].astype(np.float64)
         scale = sigma * least_squares(unit, chosen)
         index = Stream.fixed(registers >> (self.register - self.bits), 1 << self.bits)
@@ -75,14 +82,33 @@ class BitshiftTrellis(Quantizer):
         """c of every register, float32 (2^L,), of unit power."""
         return gaussian_code(self.register)
 
-    def factor(self, x: np.ndarray) -> float:
-        """What the code is multiplied by in the search, for sequences of unit power: σ²_ŵ = σ² − D."""
-        return np.sqrt(1 - 1.1 * 0.25**self.bits)
+    def _factor(self, x: np.ndarray) -> float:
+        """What the code is multiplied by in the search: that of least squared error on a sample, with its own s."""
+        some = x[:: -(-len(x) // TRIED) or 1, :STEPS]
+        if not some.any():
+            return 1.0
 
-    def search(self, x: np.ndarray, factor: float) -> np.ndarray:
-        """Registers along the best paths, (sequences, steps)."""
-        code = self.code * np.float32(factor)
-        return tail_biting_paths(x[..., None], np.zeros(len(code)), code, self.bits, WINDOW)
+        def error(factor: float) -> float:
+            code = self.code * np.float32(factor)
+            chosen = code[best_paths(some[..., None], np.zeros(len(code)), code, self.bits)]
+            return float(((some - least_squares(some, chosen) * chosen) ** 2).sum())
+
+        return fitted(error)
+
+
+def fitted(error: Callable[[float], float]) -> float:
+    """The factor of least error: by steps of ``RATIO`` from 1 to where it rises again, then the vertex of a parabola.
+
+    Args:
+        error: of a factor > 0, with one minimum.
+    """
+    found = {k: error(RATIO**k) for k in (-1, 0, 1)}
+    while (best := min(found, key=found.get)) in (min(found), max(found)) and abs(best) < LARGEST:
+        beyond = best + (1 if best == max(found) else -1)
+        found[beyond] = error(RATIO**beyond)
+    before, least, after = (found.get(best + k, found[best]) for k in (-1, 0, 1))
+    bend = before - 2 * least + after
+    return float(RATIO ** (best + ((before - after) / (2 * bend) if bend > 0 else 0)))
 
 
 @cache

@@ -17,7 +17,7 @@ from functools import cache
 
 import numpy as np
 
-from rdlib.quantizers.trellis.bitshift import BitshiftTrellis, least_squares
+from rdlib.quantizers.trellis.bitshift import BitshiftTrellis
 
 REGISTER = 16
 MULTIPLIERS = {"3inst": 89226354, "mcg": 0xCBAC1FED, "mul1": 0x83DCD12D}
@@ -29,8 +29,6 @@ FROM_X, FIXED = (
 OF_SUM = (
     np.array([0x1EEE, 0xC931], np.uint16).view(np.float16).astype(np.float64)
 )  # 1/147.7, −(1024 + 510)/147.7
-TRIED = 32  # sequences on which a factor is tried: as many as are searched together
-FACTORS = np.linspace(0.8, 1.5, 8)  # of a code of unit power
 
 
 @cache
@@ -55,9 +53,8 @@ def computed_code(codebook: str) -> np.ndarray:
 class ComputedTrellis(BitshiftTrellis):
     """ŵ = s·c(r), r the last L bits of the index, c a code that EXL3 computes, over its standard deviation.
 
-    Sequences have about 256 weights, as many as a tile of EXL3 (which runs through them the other way).  The search is
-    for the best of some factors of c, s is then that of least squares.  Streams: ``index`` (b bits a weight), ``scale``
-    (float32).
+    Sequences have about 256 weights, as many as a tile of EXL3 (which runs through them the other way).  All else is as
+    in :class:`rdlib.quantizers.trellis.bitshift.BitshiftTrellis`.
 
     Args:
         bits: nominal rate, new bits of a step; at most half of the register.
@@ -93,12 +90,3 @@ class ComputedTrellis(BitshiftTrellis):
     def code(self) -> np.ndarray:
         values = computed_code(self.codebook)[: 1 << self.register].astype(np.float32)
         return values / values.std()
-
-    def factor(self, x: np.ndarray) -> float:
-        some, best, least = x[:TRIED], 1.0, np.inf
-        for factor in FACTORS:
-            chosen = self.code[self.search(some, factor)]
-            error = float(((some - least_squares(some, chosen) * chosen) ** 2).sum())
-            if error < least:
-                best, least = factor, error
-        return best
