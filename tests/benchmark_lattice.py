@@ -97,7 +97,7 @@ def search_table() -> list[dict]:
 
 def ladder() -> list[dict]:
     """What each code reaches on a million samples: D·4^(R − 2), the gap to D(R), and what theory says of it."""
-    W = np.random.default_rng(0).standard_normal((1000, 1000)).astype(np.float32)
+    W = np.random.default_rng(0).standard_normal((1000, 1008)).astype(np.float32)
     codes = [LatticeCoded(bits, lattice) for lattice in (A2, D4, E8, LEECH) for bits in (2, 3, 4)]
     codes += [E8P(), *(LatticeBall(bits, E8) for bits in (1, 2))]
     codes += [LatticeBall(bits, D4) for bits in range(1, 5)] + [LatticeBall(bits, A2) for bits in range(1, 9)]
