@@ -171,6 +171,12 @@ def test_the_theta_series_is_the_published_one(lattice, theta):
     assert [len(shell) for shell in shells(lattice)][: len(theta)] == theta
 
 
+def test_a_point_of_the_leech_lattice_has_196560_neighbours_and_none_of_them_is_nearer_than_another():
+    """Conway and Sloane 1999, chapter 4: no vector is shorter than √32, in these units."""
+    norms, counts = np.unique(squared(LEECH.within(np.zeros(24), 5.66)), return_counts=True)
+    assert dict(zip(norms, counts, strict=True)) == {0: 1, 32: 196_560}
+
+
 @every_lattice
 def test_checks_tell_points_from_other_integers(lattice):
     """Points, and every other one with some coordinates moved."""
