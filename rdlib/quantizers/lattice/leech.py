@@ -5,8 +5,8 @@ integers whose sum is even for m = 0 and odd for m = 1.
 
 The bits of a Golay word fill 6 columns of 4.  A column is a symbol of GF(4), the sum of i·bᵢ over i = 0, 1, ω, ω̄, and
 the six symbols are a word of the hexacode.  Either all columns and the top row are even, or all are odd.  So if m, this
-parity and the symbols are given, a column is free to choose its top bit t and the parity q of the sum of its z; but
-Σ t and Σ q are given.  The search adds up costs and keeps, at every step, the least for each (t, q): from coordinates
+parity and the symbols are given, a column is free to choose its top bit t and the parity q of the sum of its z, but
+for the parity of Σ t and Σ q.  The search adds up costs and keeps, at every step, the least for each (t, q): from coordinates
 to columns, pairs of columns and words.
 
 References:
@@ -18,9 +18,8 @@ References:
 import numpy as np
 from numba import njit
 
-TIMES = np.array(
-    [[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 3, 1], [0, 3, 1, 2]]
-)  # in GF(4) = {0, 1, ω, ω̄}; + is XOR
+# Products in GF(4) = {0, 1, ω, ω̄}; sums are XOR.
+TIMES = np.array([[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 3, 1], [0, 3, 1, 2]])
 
 
 def hexacode() -> np.ndarray:
