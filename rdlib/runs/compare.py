@@ -15,7 +15,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy.special import ndtr
 
 from rdlib.files import write_whole
-from rdlib.runs.report import TEMPLATES, Chapter, chapter
+from rdlib.runs.report import TEMPLATES, Chapter, chapter, folder_of
 from rdlib.runs.templating import records
 
 EXACT = 1e-6  # what is computed twice from the same inputs agrees to this share of its size
@@ -121,10 +121,10 @@ def load(name: str | Path) -> Experiment:
     Raises:
         FileNotFoundError: there is none of that name, or it has not run to its end.
     """
-    for folder in (Path(name), Path("build") / name):
-        if (folder / "manifest.json").is_file() and (folder / "results.parquet").is_file():
-            manifest = json.loads((folder / "manifest.json").read_bytes())
-            return Experiment(folder, manifest, pd.read_parquet(folder / "results.parquet"))
+    folder = folder_of(name)
+    if (folder / "manifest.json").is_file() and (folder / "results.parquet").is_file():
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        return Experiment(folder, manifest, pd.read_parquet(folder / "results.parquet"))
     raise FileNotFoundError(f"There is no finished experiment {str(name)!r}, here or in build; run it first.")
 
 
