@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_every_module_has_a_page_with_its_docstrings(folder, module):
     shown = "".join(BeautifulSoup(page.read_text(), "html.parser").get_text().split())
     known = importlib.import_module(module)
     for documented in (known, *(v for k, v in vars(known).items() if is_own(known, k, v))):
-        words = documented.__doc__.partition("\n")[0].replace("`", "").replace("*", "").split()
+        words = re.sub(r":\w+:`|[`*]", "", documented.__doc__.partition("\n")[0]).split()
         assert "".join(words[:4]) in shown, documented
 
 

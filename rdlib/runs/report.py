@@ -49,7 +49,7 @@ WAYS = {  # parts of a site, by what they match in its folder
     "explorer.html": "Explorer: turn the knobs",
     "slides.html": "Slides",
     "real-*.html": "Results on {}",
-    "audit-*.html": "Audit of {}",
+    "audit-*.html": "Files of {}, audited",
     "api/rdlib.html": "API",
 }
 
@@ -172,8 +172,10 @@ def point_records(points: pd.DataFrame) -> tuple[list[str], list[list[object]]]:
 def ways(build: Path) -> dict[str, str]:
     """What else of a site lies in the folder: its address there, and what to call it."""
     found = [(path, text) for glob, text in WAYS.items() for path in sorted(build.glob(glob))]
+    names = [path.stem.partition("-")[2] for path, _ in found]
     return {
-        path.relative_to(build).as_posix(): text.format(path.stem.partition("-")[2]) for path, text in found
+        path.relative_to(build).as_posix(): text.format(NAMES.get(name, name))
+        for (path, text), name in zip(found, names, strict=True)
     }
 
 
