@@ -16,7 +16,7 @@ help: ## Show this list
 run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time; FAST=1: in minutes)
 	@$(BIN)/rdlib run $(if $(JOBS),--jobs '$(JOBS)' )$(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
 
-site: run ## Make a site of EXPERIMENT, static files in build/demo to copy to any web server
+site: run .venv/.site ## Make a site of EXPERIMENT, static files in build/demo to copy to any web server
 	@$(BIN)/rdlib site '$(EXPERIMENT)'
 
 slides: run ## Make slides of EXPERIMENT, build/demo/slides.html, from key figures, answers and cells tagged slide
@@ -126,6 +126,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@echo "Compiling the loops of all quantizers: about a minute"
 	@$(BIN)/python -W ignore tests/digits.py >/dev/null
+	@touch $@
+
+# The API reference is made by a package that nothing else needs.
+.venv/.site: $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site]'
 	@touch $@
 
 .venv-audit/.ready:

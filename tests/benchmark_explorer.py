@@ -39,7 +39,7 @@ def seconds_of(act: Callable, *arguments: object) -> float:
 def update(subject: Subject, picture: Picture, quantizer: Quantizer) -> None:
     """From a quantizer to its numbers and its figure, as the widget is given them."""
     picture.png(quantizer)
-    table_of(subject.readout(quantizer))
+    table_of({"now": subject.readout(quantizer)})
 
 
 def moves(quantizer: Quantizer) -> list[Quantizer]:

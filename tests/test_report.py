@@ -229,6 +229,8 @@ def test_script_sorts_and_filters(demo):
         assert tab.locator("#points tbody tr").count() == 150
         tab.get_by_role("button", name="mse").click()
         assert tab.locator("#points tbody tr").first.locator("td").nth(4).text_content() == "1e-9"
+        tab.get_by_role("searchbox").fill("uniform 2")  # a number is a whole cell, not a digit of some mse
+        assert tab.locator("#points .count").text_content() == "0 rows."
         tab.get_by_role("searchbox").fill("LLOYD 3")
         assert tab.locator("#points .count").text_content() == "50 rows."
         tab.get_by_label("method").select_option("uniform")
