@@ -56,6 +56,8 @@ def test_page_of_a_committed_notebook(path):
     descriptions = [image["alt"] for image in found("img")]
     assert all(len(words) > 20 and "No description" not in words for words in descriptions), descriptions
     assert len(set(descriptions)) == len(descriptions)
+    solutions = sum("solution" in cell.metadata.get("tags", []) for cell in executed.cells)
+    assert len(found.select("details > summary + .celltag_solution")) == solutions > 0
     for rendered in found.select(".jp-RenderedMarkdown"):
         for code in rendered(["code", "pre"]):
             code.decompose()
