@@ -3,9 +3,10 @@
     python tests/benchmark_explorer.py [table.json]
 
 A matrix of 2048 × 8192 in bfloat16.  Every family with one scale for the tensor, 20 updates each: the bits slider to
-and fro, and the clip slider to values never seen before; the limit is 100 ms.  Groups need the matrix itself: their first
-answer, at each size never seen before, is from a sample of its rows; the limit is 300 ms, and what the exact numbers
-take, which follow, is printed beside it.  So is the first answer of the lattice and of the trellis, without a limit.
+and fro, and the clip slider to values never seen before; the limit is 100 ms.  Groups need the matrix itself: their
+first answer, at each size never seen before, is from a sample of its rows; the limit is 300 ms, and what the exact
+numbers take, which follow, is printed beside it.  So is the first answer of the lattice and of the trellis, without a
+limit.
 """
 
 import json
