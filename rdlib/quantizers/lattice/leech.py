@@ -4,10 +4,10 @@ x is a point where x = m + 2c + 4z: m is 0 or 1, the same for all coordinates; c
 integers whose sum is even for m = 0 and odd for m = 1.
 
 The bits of a Golay word fill 6 columns of 4.  A column is a symbol of GF(4), the sum of i·bᵢ over i = 0, 1, ω, ω̄, and
-the six symbols are a word of the hexacode.  Either all columns and the top row are even, or all are odd.  So if m, this
-parity and the symbols are given, a column is free to choose its top bit t and the parity q of the sum of its z, but
-for the parity of Σ t and Σ q.  The search adds up costs and keeps, at every step, the least for each (t, q): from coordinates
-to columns, pairs of columns and words.
+the six symbols are a word of the hexacode.  Either all columns and the top row are even, or all are odd.  So where m,
+this parity and the symbols are given, a column is free to choose its top bit t and the parity q of the sum of its z,
+as long as Σ t and Σ q have their parities.  The search adds up costs and keeps, at every step, the least for each
+(t, q): from coordinates to columns, pairs of columns and words.
 
 References:
     Conway and Sloane, Sphere Packings, Lattices and Groups, 3rd edition (1999), chapters 4 and 11, and Soft decoding
