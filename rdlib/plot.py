@@ -90,6 +90,7 @@ MARKERS = {
     "row classes": "X",
     "column classes": "*",
     "G and H": "8",
+    "feedback 64 states": "p",
 }
 MARKERS |= {"d=2": "P", "d=4": "p", "d=8": "h", "L=8": "d", "L=12": "D", " 4 states": "1", " 8 states": "2"}
 GROUP_COLOURS = dict(

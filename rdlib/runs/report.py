@@ -28,7 +28,7 @@ ANSWER = "answer"  # the tag of the cell that displays the answer, computed from
 NOTE = "note"  # the tag of cells whose printed text is shown beside the answer
 KEY = "key-figure"  # the tag of the cell whose figure represents its notebook; without one, the last figure
 PARTIAL = ".partial.ipynb"
-LEAD = "03_vector_rd"  # whose figure represents the project
+LEAD = "08_whole_model"  # whose figure represents the project
 NAMES = {  # of models, for a reader
     "embedded": "the small Llama of the package",
     "smollm2-135m": "SmolLM2-135M-Instruct, a real Llama",
