@@ -64,7 +64,7 @@ def test_the_width_of_the_products_does_not_matter(monkeypatch):
     H = x.T @ x / len(x)
     whole = output_error(E, H)
     for columns in (1, 7, 40, 41):
-        monkeypatch.setattr("rdlib.measure.COLUMNS", columns)
+        monkeypatch.setattr("rdlib.measure.errors.COLUMNS", columns)
         assert output_error(E, H) == pytest.approx(whole, rel=1e-6)
         assert output_error(E.astype(np.float64), H) == pytest.approx(whole, rel=1e-6)
 
@@ -74,7 +74,7 @@ def test_the_size_of_blocks_does_not_matter(monkeypatch):
     H, quantizer = x.T @ x / len(x), UniformAsymmetric(3, PerGroup(size=32))
     whole = measure(W, quantizer, H)
     for block in (1, 40, 333, 2000):
-        monkeypatch.setattr("rdlib.measure.BLOCK", block)
+        monkeypatch.setattr("rdlib.measure.errors.BLOCK", block)
         parts = measure(W, quantizer, H)
         for name in ("mse", "nmse", "sqnr_db", "output_mse"):
             assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12), name

@@ -34,7 +34,7 @@ CLAIMS = {
     "entropy coder spends 0.43": ("07_allocation", rf"(?m)^ECSQ \+ feedback{HELD_OUT}"),
     "(WaterSIC) 0.36": ("07_allocation", rf"(?m)^WaterSIC{HELD_OUT}"),
     "trellis inside 0.17": ("07_allocation", rf"(?m)^trellis \+ feedback 64 states{HELD_OUT}"),
-    "is 0.44": ("05_functional", r"(?m)^weight MSE +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
+    "is 0.45": ("05_functional", r"(?m)^weight MSE +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
     "reaches 0.95": ("05_functional", r"(?m)^output error +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
 }
 
