@@ -1,7 +1,7 @@
 # `make run` and `make test` set themselves up: all they need is make and Python 3.11, 3.12 or 3.13.
 
 PYTHON ?= python3
-EXPERIMENT ?= demo
+EXPERIMENT ?= $(if $(filter-out 0,$(FAST)),fast,demo)
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -13,21 +13,21 @@ help: ## Show this list
 	@echo "make TARGET"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
-run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time)
+run: $(READY) ## Run the notebooks: EXPERIMENT=demo (a file of params/), or MODEL=folder-or-hub-id, into build/ (JOBS=2 at a time; FAST=1: in minutes)
 	@$(BIN)/rdlib run $(if $(JOBS),--jobs '$(JOBS)' )$(if $(MODEL),--model '$(MODEL)',$(EXPERIMENT))
 
 site: run .venv/.site ## Make a site of EXPERIMENT, static files in build/demo to copy to any web server
 	@$(BIN)/rdlib site '$(EXPERIMENT)'
 
 slides: run ## Make slides of EXPERIMENT, build/demo/slides.html, from key figures, answers and cells tagged slide
-	@$(BIN)/python -m rdlib.runs.slides 'build/$(EXPERIMENT)'
+	@$(BIN)/rdlib slides '$(EXPERIMENT)'
 
 compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (names below build/, or folders)
 	$(if $(and $(A),$(B)),,$(error Say which two: make compare A=demo B=llama-3.2-1b))
 	@$(BIN)/rdlib compare '$(A)' '$(B)'
 
 results: $(READY) ## Keep the results of EXPERIMENT in the package, after make run: EXPERIMENT=smollm2-135m
-	@$(BIN)/python -m rdlib.runs.kept 'build/$(EXPERIMENT)'
+	@$(BIN)/rdlib keep '$(EXPERIMENT)'
 
 # One process a core, each on one thread; a file stays in one process, a notebook in one kernel.
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   rdlib run --model owner/name           the same on a model of the hub, into build/owner--name
   rdlib lab                              the notebooks in JupyterLab, from an empty folder too
   rdlib site                             pages of a run to publish, from build/demo
+  rdlib slides smollm2-135m              a deck of slides of a run
   rdlib compare demo llama-3.2-1b        two finished experiments side by side
   rdlib census path/to/model out         rate and distortion of every tensor of a checkpoint
   rdlib audit owner/name *.gguf          quantized files beside the model that they were made of
@@ -55,7 +56,8 @@ def run(given: argparse.Namespace) -> None:
         import pandas as pd
 
         from rdlib.runs import experiment, notebook
-    root, name = Path(), given.experiment or "demo"
+        from rdlib.runs.check import is_fast
+    root, name = Path(), given.experiment or ("fast" if is_fast() else "demo")
     try:
         if given.model is not None:
             name, steps = experiment.plan_model(root, given.model)
@@ -81,7 +83,22 @@ def report(given: argparse.Namespace) -> None:
     """Write the page of an experiment again, also of one that stopped."""
     with extra("notebooks", "rdlib report"):
         from rdlib.runs import report
-    print(f"Look at {report.write(given.build)}.")
+    print(f"Look at {report.write(report.folder_of(given.experiment))}.")
+
+
+def slides(given: argparse.Namespace) -> None:
+    """Make slides of a run, one page, from questions, key figures, answers and cells tagged slide."""
+    with extra("notebooks", "rdlib slides"):
+        from rdlib.runs import report, slides
+    path = slides.write(report.folder_of(given.experiment))
+    print(f"Look at {path}; arrow keys move, printing gives a slide a sheet.")
+
+
+def keep(given: argparse.Namespace) -> None:
+    """Keep the tables of a finished run in the package: every answer then shows its model in a column."""
+    with extra("notebooks", "rdlib keep"):
+        from rdlib.runs import kept, report
+    print(f"Kept in {kept.keep(report.folder_of(given.experiment))}.")
 
 
 def lab(given: argparse.Namespace) -> None:
@@ -100,8 +117,8 @@ def site(given: argparse.Namespace) -> None:
     """Make a site of a finished run: explorer, results on a real model, audits beside its pages; static files."""
     with extra("notebooks", "rdlib site"):
         from rdlib.explorer import page
-        from rdlib.runs import site
-    build = Path("build") / given.experiment
+        from rdlib.runs import report, site
+    build = report.folder_of(given.experiment)
     site.refuse_unfinished(build)
     page.write(build / "explorer.html")
     try:
@@ -165,7 +182,7 @@ def plan(given: argparse.Namespace) -> None:
 
 
 def contract(given: argparse.Namespace) -> None:
-    """Check a quantizer of your own: its contract, clause by clause, and its row beside the ladder of notebook 03."""
+    """Check a quantizer of your own: its contract, and its gaps to R(D) and to the limit of outputs beside others'."""
     with extra("notebooks", "rdlib contract"):
         from rdlib.runs import contract
     quantizer = contract.load(given.quantizer)
@@ -175,6 +192,9 @@ def contract(given: argparse.Namespace) -> None:
         print(f"{'✗' if fault else '✓'} {clause}.{f' {fault}' if fault else ''}")
     print(f"\nN(0, 1), 2 bits or its own rate, {quantizer!r}:")
     print(contract.ladder(quantizer).to_string(index=False, float_format="{:.4f}".format))
+    name, scores = contract.outputs(quantizer, given.model)
+    print(f"\n{name}, encoded by H of one text, outputs judged on another:")
+    print(scores.to_string(index=False, float_format="{:.4f}".format))
     if faults:
         sys.exit(f"{quantizer.method} breaks its contract in {faults} of {len(contract.CLAUSES)} clauses.")
 
@@ -212,15 +232,20 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--jobs", type=int, default=2, help="notebooks at a time (default: 2)")
     notebooks.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="these alone, like 02_scalar_rd")
     one = notebooks.add_mutually_exclusive_group()
-    one.add_argument("experiment", nargs="?", help="a file of params/ (default: demo)")
+    one.add_argument(
+        "experiment",
+        nargs="?",
+        help="a file of params/ (default: demo, or fast with FAST=1 set)",
+    )
     one.add_argument("--model", help="all notebooks on this model: a folder, a hub id, or smollm2-135m")
     command(lab)
     two = command(compare)
     two.add_argument("a", help="an experiment below build/, or any folder of one")
     two.add_argument("b", help="the other one")
-    command(site).add_argument(
-        "experiment", nargs="?", default="demo", help="a finished run below build/ (default: demo)"
-    )
+    which = {"help": "a run below build/, or its folder (default: demo)", "nargs": "?", "default": "demo"}
+    for of_a_run in (site, slides, report):
+        command(of_a_run).add_argument("experiment", **which)
+    command(keep).add_argument("experiment", help="a finished run below build/, or its folder")
     every = command(census)
     every.add_argument("model", help="a folder, a hub id, or embedded")
     every.add_argument("out", help="folder for census.parquet, census.html and the parts")
@@ -256,8 +281,12 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--calibration", default="books-calibration", help="for H: a file, or %(default)s")
     own = command(contract)
     own.add_argument("quantizer", help="file.py:Class, module:Class, or an expression in place of the class")
+    own.add_argument(
+        "--model",
+        default="embedded",
+        help="for the outputs: a folder, a hub id, smollm2-135m (default: embedded)",
+    )
     command(complete)
-    command(report).add_argument("build", type=Path, help="folder of an experiment, like build/demo")
     return parser
 
 

@@ -18,13 +18,15 @@ COMMANDS = [
     "lab",
     "compare",
     "site",
+    "slides",
+    "report",
+    "keep",
     "census",
     "audit",
     "export",
     "plan",
     "contract",
     "complete",
-    "report",
 ]
 
 
@@ -56,6 +58,8 @@ def test_help_of_a_command(capsys, command):
         (["run", "--model", ""], "There is no folder ''"),
         (["compare", "a", "b"], "There is no finished experiment 'a'"),
         (["report", "build/a"], "build/a holds no executed notebook"),
+        (["slides", "a"], "build/a holds no executed notebook"),
+        (["keep", "a"], "build/a has no manifest.json: run the experiment to its end first"),
         (["site"], "build/demo holds no finished run; run the experiment first"),
         (["census", "no/such/thing", "out"], "There is no folder 'no/such/thing'"),
         (["audit", "no/such/thing", "x"], "There is no folder 'no/such/thing'"),
@@ -159,6 +163,8 @@ def test_make_help_lists_every_target():
     ("arguments", "command"),
     [
         (["run"], "rdlib run demo"),
+        (["run", "FAST=1"], "rdlib run fast"),
+        (["slides", "FAST=0"], "rdlib slides 'demo'"),
         (["run", "EXPERIMENT=llama-3.2-1b"], "rdlib run llama-3.2-1b"),
         (["run", "JOBS=1"], "rdlib run --jobs '1' demo"),
         (["run", "MODEL=owner/name"], "rdlib run --model 'owner/name'"),

@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from pages import loads
 
 import rdlib.quantizers
+from rdlib.explorer import page, subject
 from rdlib.explorer.controls import CHOICES, clip, group, program, python_of, with_clip, with_group
 from rdlib.explorer.page import Choice, family, knobs, render, states
 from rdlib.explorer.sources import SOURCES, rows_of_two_variances, scattered_variances, student_t
@@ -39,9 +40,15 @@ SUBJECTS = [
 
 
 @pytest.fixture(scope="module")
-def html() -> str:
+def html() -> Iterator[str]:
+    """A page of two rates, two clips and two sizes of groups."""
     kinds = [("Student-t", "ν"), ("Student-t", "ν"), ("matrix", "matrix")]
-    return render([Choice(*kind, s.label, s) for kind, s in zip(kinds, SUBJECTS, strict=True)])
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr(page, "CLIPS", (1.0, 1.5))
+        few.setattr(page, "GROUPS", (16, 256))
+        for module in (page, subject):
+            few.setattr(module, "RATES", range(4, 6))
+        yield render([Choice(*kind, s.label, s) for kind, s in zip(kinds, SUBJECTS, strict=True)])
 
 
 # --- sources ---------------------------------------------------------------------------------------------
@@ -102,10 +109,10 @@ def test_streams_add_up_to_the_rate(name):
 
 
 def test_output_errors_are_read_where_H_is_there():
-    subject, quantizer = SUBJECTS[2], CHOICES["Lloyd–Max"]
-    power = np.einsum("ij,jk,ik->", *(subject.W.astype(float), subject.H, subject.W.astype(float))) / 16
-    error = measure(subject.W, quantizer, subject.H).output_mse
-    assert subject.numbers(quantizer)["output error"] == f"{10 * np.log10(error / power):.2f}"
+    matrix, quantizer = SUBJECTS[2], CHOICES["Lloyd–Max"]
+    power = np.einsum("ij,jk,ik->", *(matrix.W.astype(float), matrix.H, matrix.W.astype(float))) / 16
+    error = measure(matrix.W, quantizer, matrix.H).output_mse
+    assert matrix.numbers(quantizer)["output error"] == f"{10 * np.log10(error / power):.2f}"
     assert "output error" not in SUBJECTS[0].numbers(quantizer)
 
 
@@ -120,11 +127,12 @@ def test_what_loses_nothing_has_no_unit():
 def test_the_page_loads_nothing_and_holds_what_the_library_says(html):
     assert loads(html) == []
     data = json.loads(BeautifulSoup(html, "html.parser").find("script", id="data").get_text())
-    for subject, known in zip(SUBJECTS, data["sources"], strict=True):
+    for one, known in zip(SUBJECTS, data["sources"], strict=True):
         for name in CHOICES:
+            assert known["states"][name].keys() == states(name).keys()
             for key, quantizer in states(name).items():
                 numbers = known["states"][name][key][0].split("|")
-                assert dict(zip(known["names"], numbers, strict=True)) == subject.numbers(quantizer)
+                assert dict(zip(known["names"], numbers, strict=True)) == one.numbers(quantizer)
 
 
 @pytest.fixture(scope="module")

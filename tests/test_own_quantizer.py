@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rdlib.__main__ import main
-from rdlib.quantizers import GPTQ, LloydMax, UniformAsymmetric
-from rdlib.runs.contract import CLAUSES, checks, ladder, load
+from rdlib.quantizers import GPTQ, EcsqCentroid, LloydMax, UniformAsymmetric
+from rdlib.runs.contract import CLAUSES, checks, ladder, load, outputs
 
 PAGE = (Path(__file__).parents[1] / "notebooks/reference/quantizers.md").read_text()
 TERNARY = re.search(r"```python\n(from dataclasses.*?)\n\nW = ", PAGE, re.S)[1]
@@ -28,8 +28,9 @@ def test_the_one_of_the_reference_keeps_its_contract_and_has_a_place(tmp_path, c
     main(["contract", made(tmp_path, TERNARY)])
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[: len(CLAUSES)]] == ["✓"] * len(CLAUSES)
-    (row,) = [line for line in lines if "←" in line]
-    assert "ternary channel" in row and any("Lloyd–Max tensor" in line for line in lines)
+    rows = [line for line in lines if "←" in line]
+    assert len(rows) == 2 and all("ternary channel" in row for row in rows)
+    assert any("Lloyd–Max tensor" in line for line in lines) and any("WaterSIC" in line for line in lines)
 
 
 @pytest.mark.parametrize("fault", BROKEN)
@@ -53,6 +54,14 @@ def test_an_expression_is_taken_as_well_as_a_class():
 def test_the_ladder_is_in_order():
     gaps = ladder(LloydMax(2), 1 << 14).gap_bits
     assert list(gaps) == sorted(gaps)
+
+
+def test_a_known_code_scores_as_it_does_among_the_known():
+    name, scores = outputs(EcsqCentroid(3))
+    assert name == "model.layers.1.self_attn.q_proj.weight of embedded" and (scores.output_gap > 0).all()
+    assert list(scores.output_gap) == sorted(scores.output_gap) and list(scores.yours).count("←") == 1
+    twice = scores[scores.method == EcsqCentroid(3).method].drop(columns="yours")
+    assert len(twice) == 2 and twice.iloc[0].equals(twice.iloc[1])
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_hint_is_a_float(tmp_path, parameters):
 def kernel(notebook: str = "02_scalar_rd", **changed: object) -> dict[str, object]:
     """The names of a notebook right after its parameters, some of which Papermill has set."""
     defaults = json.loads(DEFAULTS.read_bytes())[notebook]
-    kinds = {name: list[int] if isinstance(value, list) else type(value) for name, value in defaults.items()}
+    kinds = {k: list[type((v or [0])[0])] if isinstance(v, list) else type(v) for k, v in defaults.items()}
     return {"__annotations__": kinds, "results": "", "In": [], **defaults, **changed}
 
 
@@ -196,6 +196,34 @@ def test_bad_parameters_are_refused_in_the_kernel(changed, message):
     with pytest.raises(ParameterError, match=re.escape(message)) as caught:
         check_parameters("02_scalar_rd", kernel(**changed))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("notebook", json.loads(DEFAULTS.read_bytes()))
+def test_FAST_is_the_experiment_of_that_name(notebook, monkeypatch, capsys):
+    """What a notebook opened by hand takes under FAST=1 is what `rdlib run fast` gives it, and own values stay."""
+    monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.setenv("FAST", "1")
+    (step,) = (step for step in plan(ROOT, "fast") if step.name == notebook)
+    names = kernel(notebook)
+    assert check_parameters(notebook, names).changed == step.chosen
+    assert names.items() >= step.parameters.items() and capsys.readouterr().out.startswith("FAST=1: ")
+    for own in step.chosen:
+        given = default[:1] if isinstance(default := step.defaults[own], list) else default + 1
+        names = kernel(notebook, **{own: given})
+        assert check_parameters(notebook, names).changed == step.chosen | {own: given}
+
+
+@pytest.mark.parametrize("value", ["", "0", None])
+def test_without_FAST_parameters_stay(value, monkeypatch):
+    monkeypatch.setenv("FAST", value) if value is not None else monkeypatch.delenv("FAST", raising=False)
+    assert not check_parameters("03_vector_rd", kernel("03_vector_rd")).changed
+
+
+def test_FAST_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAST", "1")
+    with pytest.raises(ParameterError, match="FAST=1 needs ../params/fast.yaml"):
+        check_parameters("02_scalar_rd", kernel())
 
 
 @pytest.mark.parametrize("value", [["q", "down"], []])

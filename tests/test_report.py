@@ -56,6 +56,8 @@ def test_page_of_a_committed_notebook(path):
     descriptions = [image["alt"] for image in found("img")]
     assert all(len(words) > 20 and "No description" not in words for words in descriptions), descriptions
     assert len(set(descriptions)) == len(descriptions)
+    solutions = sum("solution" in cell.metadata.get("tags", []) for cell in executed.cells)
+    assert len(found.select("details > summary + .celltag_solution")) == solutions > 0
     for rendered in found.select(".jp-RenderedMarkdown"):
         for code in rendered(["code", "pre"]):
             code.decompose()
@@ -229,6 +231,8 @@ def test_script_sorts_and_filters(demo):
         assert tab.locator("#points tbody tr").count() == 150
         tab.get_by_role("button", name="mse").click()
         assert tab.locator("#points tbody tr").first.locator("td").nth(4).text_content() == "1e-9"
+        tab.get_by_role("searchbox").fill("uniform 2")  # a number is a whole cell, not a digit of some mse
+        assert tab.locator("#points .count").text_content() == "0 rows."
         tab.get_by_role("searchbox").fill("LLOYD 3")
         assert tab.locator("#points .count").text_content() == "50 rows."
         tab.get_by_label("method").select_option("uniform")

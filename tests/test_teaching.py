@@ -27,8 +27,8 @@ CLAIMS = [
     ("H alone 1.01", "07_allocation", r"\nECSQ centroid tensor +\S+ +\S+ +(\S+)"),
     ("and 0.35, measured", "07_allocation", r"\nECSQ \+ feedback +\S+ +\S+ +(\S+)"),
     ("measured 1.02", "07_allocation", r"\nECSQ centroid tensor +\S+ +\S+ +\S+ +(\S+)"),
-    ("and 0.36", "07_allocation", r"\nECSQ \+ feedback +\S+ +\S+ +\S+ +(\S+)"),
-    ("weight error 0.44", "05_functional", r"\nweight MSE +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
+    ("and 0.34", "07_allocation", r"\nECSQ \+ feedback +\S+ +\S+ +\S+ +(\S+)"),
+    ("weight error 0.45", "05_functional", r"\nweight MSE +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
     ("output error 0.95", "05_functional", r"\noutput error +0\S+ +\S+ +\S+ +\S+ +(\S+)"),
 ]
 

@@ -15,14 +15,15 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy.special import ndtr
 
 from rdlib.files import write_whole
-from rdlib.runs.report import TEMPLATES, Chapter, chapter
+from rdlib.runs.report import TEMPLATES, Chapter, chapter, folder_of
 from rdlib.runs.templating import records
 
 EXACT = 1e-6  # what is computed twice from the same inputs agrees to this share of its size
 ERRORS = 2.0  # standard errors of a difference
 BY_CHANCE = 2 * float(ndtr(-ERRORS))  # 4.6 % of the differences of equal quantities are larger
 TENSOR = ["layer", "group", "name"]  # columns that tell tensors apart
-DISTORTIONS = ["mse", "nmse", "output_mse"]  # averaged in decibels: the mean would only show the largest
+# In units of each model's weights; D/σ² is averaged in decibels, since a mean would only show the largest.
+DISTORTIONS = ["mse", "nmse", "output_mse", "max_error"]
 NUMBERED = ["bits", "layer"]  # columns of numbers that name a row and do not measure it
 SAME, NOISE, DIFFERS = "same", "within noise", "differs"
 VALUES = ["notebook", "row", "quantity", "a", "b", "difference", "noise", "verdict"]
@@ -121,10 +122,10 @@ def load(name: str | Path) -> Experiment:
     Raises:
         FileNotFoundError: there is none of that name, or it has not run to its end.
     """
-    for folder in (Path(name), Path("build") / name):
-        if (folder / "manifest.json").is_file() and (folder / "results.parquet").is_file():
-            manifest = json.loads((folder / "manifest.json").read_bytes())
-            return Experiment(folder, manifest, pd.read_parquet(folder / "results.parquet"))
+    folder = folder_of(name)
+    if (folder / "manifest.json").is_file() and (folder / "results.parquet").is_file():
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        return Experiment(folder, manifest, pd.read_parquet(folder / "results.parquet"))
     raise FileNotFoundError(f"There is no finished experiment {str(name)!r}, here or in build; run it first.")
 
 
@@ -210,7 +211,7 @@ def _estimates(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _averaged(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Means over tensors with their standard errors; D/σ² in decibels, other distortions left out."""
+    """Means over tensors with their standard errors; D/σ² in decibels, what has units left out."""
     if "nmse" in table:
         with np.errstate(divide="ignore"):
             table = table.assign(nmse_db=10 * np.log10(table.nmse.astype(float)))

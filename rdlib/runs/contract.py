@@ -1,4 +1,4 @@
-"""The contract of a quantizer, checked on one of your own, and its place on the ladder.
+"""The contract of a quantizer, checked on one of your own, and its score beside codes that are known.
 
 ``rdlib contract ternary.py:Ternary`` names a class, ``"ternary.py:Ternary(2)"`` an expression, in a file or a module.
 The tests of the package hold every quantizer of its own to more of the same (``tests/test_contract.py``).
@@ -17,11 +17,31 @@ import numpy as np
 import pandas as pd
 
 from rdlib.code.code import Code
-from rdlib.measure import measure, table
-from rdlib.quantizers import Quantizer
+from rdlib.engine import second_moments
+from rdlib.measure import Signal, measure, measure_code, table
+from rdlib.models import open_checkpoint
+from rdlib.network import cut_windows, load_tokenizer, read_tokens
+from rdlib.quantizers import (
+    GPTQ,
+    EcsqCentroid,
+    FeedbackEcsq,
+    FeedbackTrellis,
+    PerGroup,
+    Quantizer,
+    UniformAsymmetric,
+    WaterSIC,
+)
 from rdlib.runs.kept import KEPT
-from rdlib.theory.gaussian import gaussian_rate
+from rdlib.theory import gaussian_rate, output_rate, spectrum
 
+SCORE = ["method", "rate", "nmse", "gap_bits"]  # and by what it was sorted
+TEXTS = {"embedded": ("calibration", "evaluation")}  # H to encode by, and to judge by
+BOOKS = ("books-calibration", "books-evaluation")  # of any other model
+GROUP, WINDOW, TOKENS = "q", 128, 24  # the matrix; tokens of a window, and for each input of the matrix
+KNOWN: tuple[Quantizer, ...] = (
+    *(UniformAsymmetric(3, PerGroup(size=128)), GPTQ(UniformAsymmetric(3, PerGroup(size=128)))),
+    *(EcsqCentroid(3), FeedbackEcsq(3), WaterSIC(3), FeedbackTrellis(3, states=64)),
+)
 SHAPES = [(1, 1), (1, 300), (300, 1), (7, 13), (4, 128), (0, 5), (5, 0)]
 LADDER = "03_vector_rd-ladder"
 
@@ -95,8 +115,45 @@ def ladder(quantizer: Quantizer, samples: int = 1 << 20) -> pd.DataFrame:
     own = table([measure(W, rated)])
     own["gap_bits"] = own.rate - gaussian_rate(own.nmse)
     known = pd.read_parquet(next(KEPT.glob(f"*/{LADDER}.parquet")))
-    both = pd.concat([known.assign(yours=""), own.assign(yours="←")], ignore_index=True)
-    return both.sort_values("gap_bits")[["method", "rate", "nmse", "gap_bits", "yours"]]
+    return _ranked([known, own], "gap_bits")
+
+
+def outputs(quantizer: Quantizer, model: str = "embedded") -> tuple[str, pd.DataFrame]:
+    """Rate, D/σ², gap and output gap on q of the middle layer of a model, among codes of notebook 07.
+
+    The output gap is the rate less the least one (Gaussian weights, :func:`rdlib.theory.output_rate`) for the error of
+    the layer's outputs on another text than the one whose H the codes were given.
+
+    Returns:
+        The name of the matrix, and the table, the smallest output gap first.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be run.
+    """
+    checkpoint = open_checkpoint(model)
+    layer = max(weight.layer for weight in checkpoint.weights) // 2
+    weight = next(w for w in checkpoint.layer(layer) if w.group == GROUP)
+    W, tokenizer = checkpoint.tensor(weight), load_tokenizer(model)
+    H, judged = (
+        second_moments(checkpoint, cut_windows(read_tokens(text, tokenizer), WINDOW).take(many), [layer])[
+            weight
+        ]
+        for text in TEXTS.get(model, BOOKS)
+        for many in [-(-TOKENS * W.shape[1] // WINDOW)]
+    )
+    rated = [q.at(min(q.bits_allowed, key=lambda b: abs(b - quantizer.bits))) for q in KNOWN]
+    tables = [table([measure_code(W, q, q.encode(W, H), judged)]) for q in (*rated, quantizer)]
+    for of in tables:
+        of["gap_bits"] = of.rate - gaussian_rate(of.nmse)
+        of["output_gap"] = of.rate - output_rate(spectrum(judged), of.output_mse, Signal.of(W).power)
+    return f"{weight.name} of {model}", _ranked(tables, "output_gap")
+
+
+def _ranked(tables: list[pd.DataFrame], by: str) -> pd.DataFrame:
+    """Rows of several tables by a gap, the smallest first; that of the last table is yours."""
+    *known, own = tables
+    both = pd.concat([*(t.assign(yours="") for t in known), own.assign(yours="←")], ignore_index=True)
+    return both.sort_values(by)[list(dict.fromkeys([*SCORE, by, "yours"]))]
 
 
 # --- clauses: each raises where it is not met ----------------------------------------------------------------

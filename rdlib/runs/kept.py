@@ -1,9 +1,5 @@
-"""Results that are kept in the package: of experiments on real models, for pages that quote them without a run.
+"""Results that are kept in the package: of experiments on real models, for pages that quote them without a run."""
 
-python -m rdlib.runs.kept build/smollm2-135m      # keep what a finished run found (make results)
-"""
-
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,14 +127,3 @@ def side_by_side(answers: Mapping[str, Mapping[str, float]], digits: int = 2) ->
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def main() -> None:
-    """Keep the results of a finished run in the package."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("build", type=Path, help="folder of an experiment, like build/smollm2-135m")
-    print(f"Kept in {keep(parser.parse_args().build)}.")
-
-
-if __name__ == "__main__":
-    main()

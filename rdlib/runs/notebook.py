@@ -27,7 +27,7 @@ from traitlets import Int, List, Unicode
 from traitlets.config import Config
 
 from rdlib.files import write_whole
-from rdlib.runs.check import DEFAULTS, RESULTS
+from rdlib.runs.check import DEFAULTS, FAST, RESULTS
 from rdlib.runs.parameters import declared
 
 LOG = logging.getLogger(__name__)
@@ -85,7 +85,9 @@ class Manager(AsyncKernelManager):
 
     async def start_kernel(self, **more: object) -> None:
         """Start the kernel."""
-        env = dict.fromkeys(THREADS, str(self.threads)) | os.environ
+        env = (
+            dict.fromkeys(THREADS, str(self.threads)) | os.environ | {FAST: "0"}
+        )  # a run says its parameters
         files = {"pass_fds": self.inherited} if os.name == "posix" else {}  # Windows has no such thing
         await super().start_kernel(**more | files | {"cwd": self.folder, "env": env})
         self.running.add(self)

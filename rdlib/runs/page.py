@@ -23,9 +23,11 @@ STYLE = """
 body { color: #111; }
 math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: 0.3em 0; }
 .jp-RenderedImage img { max-width: 100%; height: auto; }
+summary { cursor: pointer; padding: 0.3em 6.5em; color: #0b4a8f; font: 14px system-ui, sans-serif; }
 @media (max-width: 700px) {
   body.jp-Notebook { padding: 4px; }
   .jp-Cell { padding: 2px; }
+  summary { padding: 0.3em; }
   .jp-InputPrompt, .jp-OutputPrompt, .jp-InputCollapser, .jp-OutputCollapser { display: none; }
   .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; }
   .jp-RenderedText pre { white-space: pre; overflow-x: auto; }
@@ -41,12 +43,15 @@ math[display="block"] { overflow-x: auto; overflow-y: hidden; padding: 0.3em 0; 
 def html(notebook: NotebookNode, title: str) -> str:
     """The notebook as one page, with links to other notebooks and to the reference turned into links to their pages.
 
-    It contains no script: nbconvert's would all be fetched from a network.
+    It contains no script: nbconvert's would all be fetched from a network.  Solutions of exercises are folded away.
     """
     page, _ = _Exporter().from_notebook_node(described(notebook), resources={"metadata": {"name": title}})
     soup = BeautifulSoup(page, features="html.parser")
     for script in soup("script"):
         script.decompose()
+    for solution in soup(class_="celltag_solution"):
+        folded = solution.wrap(soup.new_tag("details"))
+        folded.insert(0, soup.new_tag("summary", string="Solution"))
     soup.head.append(soup.new_tag("style", string=STYLE))
     for link in soup("a", href=PAGES):
         link["href"] = PAGES.sub(r"\1.html\2", link["href"])

@@ -49,7 +49,7 @@ WAYS = {  # parts of a site, by what they match in its folder
     "explorer.html": "Explorer: turn the knobs",
     "slides.html": "Slides",
     "real-*.html": "Results on {}",
-    "audit-*.html": "Audit of {}",
+    "audit-*.html": "Files of {}, audited",
     "api/rdlib.html": "API",
 }
 
@@ -108,10 +108,7 @@ def render(build: Path) -> str:
     """
     path = build / "manifest.json"
     manifest = json.loads(path.read_bytes()) if path.is_file() else {}
-    names = sorted({file.name.split(".")[0] for file in build.glob("[0-9]*.ipynb")})
-    if not names:
-        raise FileNotFoundError(f"{build} holds no executed notebook; run the experiment first.")
-    known = manifest.get("notebooks", {})
+    names, known = executed(build), manifest.get("notebooks", {})
     found = [chapter(build, name, known.get(name, {}).get("parameters", {})) for name in names]
     models = dict.fromkeys(str(entry["parameters"].get("model", "")) for entry in known.values())
     table = build / "results.parquet"
@@ -138,6 +135,30 @@ def render(build: Path) -> str:
     )
 
 
+def folder_of(experiment: str) -> Path:
+    """The folder of an experiment: a path to it, or its name below ``build``."""
+    path = Path(experiment)
+    return path if path.is_dir() or len(path.parts) > 1 else Path("build") / path
+
+
+def executed(build: Path) -> list[str]:
+    """The notebooks that have run in a folder, also those that stopped.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    names = sorted({file.name.split(".")[0] for file in build.glob("[0-9]*.ipynb")})
+    if not names:
+        raise FileNotFoundError(f"{build} holds no executed notebook; run the experiment first.")
+    return names
+
+
+def read(build: Path, name: str) -> NotebookNode:
+    """An executed notebook: whole, or up to where it stopped."""
+    path = build / f"{name}.ipynb"
+    return nbformat.read(path if path.is_file() else build / f"{name}{PARTIAL}", as_version=4)
+
+
 def tables_in(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables of notebooks that lie in a folder, by name."""
     return {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
@@ -151,28 +172,30 @@ def point_records(points: pd.DataFrame) -> tuple[list[str], list[list[object]]]:
 def ways(build: Path) -> dict[str, str]:
     """What else of a site lies in the folder: its address there, and what to call it."""
     found = [(path, text) for glob, text in WAYS.items() for path in sorted(build.glob(glob))]
+    names = [path.stem.partition("-")[2] for path, _ in found]
     return {
-        path.relative_to(build).as_posix(): text.format(path.stem.partition("-")[2]) for path, text in found
+        path.relative_to(build).as_posix(): text.format(NAMES.get(name, name))
+        for (path, text), name in zip(found, names, strict=True)
     }
 
 
 def chapter(build: Path, name: str, parameters: dict[str, object]) -> Chapter:
     """What the page says about one notebook, run with these parameters."""
     path, partial = build / f"{name}.ipynb", build / f"{name}{PARTIAL}"
-    executed = nbformat.read(path if path.is_file() else partial, as_version=4)
-    figure = key_figure(executed)
+    notebook = read(build, name)
+    figure = key_figure(notebook)
     own = {key: parameter.default for key, parameter in declared(path if path.is_file() else partial).items()}
-    texts, found = sections(executed), answer(executed)
+    texts, found = sections(notebook), answer(notebook)
     return Chapter(
         name=name,
-        title=title(executed) or name,
+        title=title(notebook) or name,
         question=Markup(_links(page.markdown(texts.get("Question", "")), name)),
         answer=Markup(_links(page.markdown(found or texts.get("Answer", "")), name)),
         computed=bool(found),
-        notes=notes(executed),
+        notes=notes(notebook),
         figure=figure.base64 if figure else "",
         picture=f"{name}-{figure.name}.png" if figure else "",
-        description=page.descriptions(executed)[figure.name] if figure else "",
+        description=page.descriptions(notebook)[figure.name] if figure else "",
         changed={key: value for key, value in parameters.items() if own.get(key, value) != value},
         whole=path.is_file(),
         stopped=error(nbformat.read(partial, as_version=4)) if partial.is_file() else "",

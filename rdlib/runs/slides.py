@@ -1,16 +1,12 @@
 """A deck of slides from a finished run: one page, moved with the arrow keys, printed a slide a sheet.
 
 Of each notebook: its question, its key figure, the cells tagged ``slide`` in their order, and its answer.
-
-python -m rdlib.runs.slides build/demo      # make slides
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 from markupsafe import Markup, escape
 from nbformat import NotebookNode
 
@@ -44,13 +40,10 @@ def write(build: Path) -> Path:
     Raises:
         FileNotFoundError: the folder holds no executed notebook.
     """
-    names = sorted(file.stem for file in build.glob("[0-9]*.ipynb") if not file.name.endswith(report.PARTIAL))
-    if not names:
-        raise FileNotFoundError(f"{build} holds no executed notebook; run the experiment first.")
     text = report.TEMPLATES.get_template("slides.html.j2").render(
         title="Slides · rdlib",
         findings=findings(report.tables_in(build / "tables")),
-        slides=[slide for name in names for slide in slides_of(build, name)],
+        slides=[slide for name in report.executed(build) for slide in slides_of(build, name)],
     )
     write_whole(build / "slides.html", text)
     return build / "slides.html"
@@ -62,10 +55,8 @@ def slides_of(build: Path, name: str) -> Iterator[Slide]:
     yield Slide(chapter.title, chapter.question)
     if chapter.figure:
         yield Slide(chapter.title, figure=chapter.figure, description=chapter.description)
-    executed = nbformat.read(build / f"{name}.ipynb", as_version=4)
-    yield from (
-        _of_cell(chapter.title, cell) for cell in executed.cells if TAG in cell.metadata.get("tags", [])
-    )
+    cells = report.read(build, name).cells
+    yield from (_of_cell(chapter.title, cell) for cell in cells if TAG in cell.metadata.get("tags", []))
     yield Slide(f"{chapter.title}: the answer", chapter.answer)
 
 
@@ -79,14 +70,3 @@ def _of_cell(title: str, cell: NotebookNode) -> Slide:
     words += [Markup(page.markdown(d["text/markdown"])) for d in data if "text/markdown" in d]
     alt = cell.metadata.get("alt") or escape(cell.metadata.get("name", "figure").replace("-", " "))
     return Slide(title, Markup("").join(words), pictures[0] if pictures else "", str(alt) if pictures else "")
-
-
-def main() -> None:
-    """Make slides of a finished run."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("build", type=Path, help="folder of an experiment, like build/demo")
-    print(f"Look at {write(parser.parse_args().build)}; arrow keys move, printing gives a slide a sheet.")
-
-
-if __name__ == "__main__":
-    main()

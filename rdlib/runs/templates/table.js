@@ -1,12 +1,13 @@
-// Every table of records: sorted by a click on a heading, filtered by words and by what rows have in common, a
-// hundred rows at a time, and without the columns in which no row that is left has a value.  The address keeps it.
+// Every table of records: sorted by a click on a heading, filtered by words, of which a number is a whole cell, and by what
+// rows have in common, a hundred rows at a time, and without the columns in which no row that is left has a value.  The
+// address keeps it.
 const FACETS = ["notebook", "group", "layer", "method", "quantity", "verdict"], MOST = 400; // values of a list
 for (const box of document.querySelectorAll(".records")) {
   const {columns, rows} = JSON.parse(box.querySelector("script[type='application/json']").textContent);
   for (const row of rows) while (row.length < columns.length) row.push(null); // which were left out for brevity
   const body = box.querySelector("tbody"), headings = [...box.querySelectorAll("th")];
   const count = box.querySelector(".count"), more = box.querySelector(".more"), filter = box.querySelector("input");
-  const texts = rows.map(row => row.join(" ").toLowerCase());
+  const found = (value, word) => typeof value === "number" ? String(value) === word : value !== null && value.toLowerCase().includes(word);
   const order = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en");
   let left = [], shown = 100, sort = "", lists = {};
 
@@ -49,7 +50,7 @@ for (const box of document.querySelectorAll(".records")) {
   const choose = (keep = true) => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = Object.entries(lists).filter(([, list]) => list.value !== "");
-    left = rows.map((_, i) => i).filter(i => words.every(word => texts[i].includes(word))
+    left = rows.map((_, i) => i).filter(i => words.every(word => rows[i].some(value => found(value, word)))
       && chosen.every(([name, list]) => String(rows[i][columns.indexOf(name)]) === list.value));
     const k = columns.indexOf(sort.replace(/^-/, "")), down = sort.startsWith("-");
     headings.forEach(heading => heading.removeAttribute("aria-sort"));
