@@ -279,6 +279,29 @@ def test_an_interrupted_audit_goes_on_and_ends_with_the_same_bytes(tmp_path, bes
 def test_labels_tell_files_apart():
     assert list(labelled(["a/x.gguf", "b/x.gguf", "c/y"])) == ["a/x", "b/x", "y"]
     assert list(labelled(["owner/name:x-Q4_K.gguf"])) == ["name:x-Q4_K"]
+    beside = ["a/x", "a/x.gguf", "x"]
+    assert list(labelled(beside).values()) == beside, "a folder beside a file of its name is not lost"
+
+
+def test_what_the_settings_say_is_not_taken_from_parts_of_before(tmp_path):
+    folder = shutil.copytree(IN_THE_BOX[OF_MULTI_HEAD[0]], tmp_path / "file")
+    parts = audit(MULTI_HEAD, [folder], tmp_path / "out", jobs=1).parent / "parts"
+    known = set(parts.iterdir())
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rope_theta": 5.0}))
+    audit(MULTI_HEAD, [folder], tmp_path / "out", jobs=1)
+    assert len(set(parts.iterdir()) - known) == len(known) > 0
+
+
+def test_a_text_that_was_changed_is_run_again(tmp_path):
+    text, files = tmp_path / "text.txt", (narrow(tmp_path), [narrow(tmp_path, "Q4_0")])
+    found = []
+    for words in "the cat sat on the mat. ", "a dog ran to the house. ":
+        text.write_text(200 * words)
+        found.append(
+            table(audit(*files, tmp_path / "out", 1, Judge(128, str(text), "calibration")))[0].kl["Q4_0"]
+        )
+    assert found[0] > 0 and found[0] != found[1]
 
 
 def test_a_cluster_gives_the_same_bytes(tmp_path):
@@ -419,8 +442,11 @@ def test_a_file_that_cannot_be_read_whole_is_not_run(ran):
 
 
 def test_what_is_kept_is_the_rows_of_files_and_the_limit(ran, tmp_path, monkeypatch):
-    keep(ran.parent, "narrow", tmp_path)
-    monkeypatch.setattr("rdlib.audit.kept.KEPT", tmp_path)
+    keep(ran.parent, "narrow", tmp_path / "kept", tmp_path / "cards")
+    card = (tmp_path / "cards/narrow.md").read_text()
+    assert "](narrow.svg)" in card and card.endswith("Made by `make cards`.\n")
+    assert (tmp_path / "cards/narrow.svg").read_bytes() == (ran.parent / "audit.svg").read_bytes()
+    monkeypatch.setattr("rdlib.audit.kept.KEPT", tmp_path / "kept")
     files, limit = kept_audit("narrow")
     assert list(files.kl.dropna()) == list(table(ran)[0].kl.dropna())
     assert (limit.kl.diff().dropna() > 0).all() and (limit.rate.diff().dropna() <= 0).all()

@@ -219,7 +219,7 @@ def write_gguf(
         raise ValueError(f"A GGUF file is {WITH}") from None
     outer = {n: OUTER for n, w in checkpoint.parameters.items() if w.layer < 0 and len(w.shape) == 2}
     with TemporaryDirectory() as folder, whole(path) as unfinished:
-        writer = _described(checkpoint, unfinished)
+        writer = described(checkpoint, unfinished)
         variant = Variant("file", {n: Blocks(kind, Path(folder)) for n, kind in (outer | dict(plan)).items()})
         found = walk(checkpoint, [variant], evaluation, calibration)
         for name, weight in checkpoint.tensors.items():
@@ -238,7 +238,7 @@ def write_gguf(
     return found.outputs.get("file")
 
 
-def _described(checkpoint: Checkpoint, path: Path):
+def described(checkpoint: Checkpoint, path: Path):
     """A writer of a file that has what describes the model.
 
     Raises:

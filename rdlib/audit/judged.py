@@ -7,7 +7,7 @@ output.  The limit of the model is that of :mod:`rdlib.theory.whole_model`, by H
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +44,6 @@ class Judge:
     text: str = "books-evaluation"
     calibration: str = "books-calibration"
     device: str | None = None
-
-    @property
-    def depends(self) -> list[object]:
-        """What results depend on."""
-        return list(asdict(self).values())
 
     def windows(self, model: Checkpoint) -> tuple[Windows, Windows]:
         """Of the text, and of the calibration text.

@@ -1,6 +1,6 @@
-"""Audits that the package keeps: of files of a real model, for pages that quote them without a run.
+"""Audits that the package keeps, for pages that quote them without a run, and their cards in the reference.
 
-python -m rdlib.audit.kept build/audit smollm2-135m      # keep what an audit found
+python -m rdlib.audit.kept build/audit smollm2-135m      # keep what an audit found (make cards)
 """
 
 import argparse
@@ -12,15 +12,28 @@ from rdlib.audit.page import common
 from rdlib.files import ASSETS, write_whole
 
 KEPT = ASSETS / "audits"
+CARDS = ASSETS.parents[1] / "notebooks" / "reference" / "audit"
 
 
-def keep(out: Path, name: str, folder: Path = KEPT) -> None:
-    """Copy an audit's rows of whole files, by short names, and the limit of the model, into the package."""
+def keep(out: Path, name: str, folder: Path = KEPT, cards: Path = CARDS) -> None:
+    """Keep the rows of an audit's files, by short names, and the limit of the model; and the card with its drawing.
+
+    Args:
+        out: folder of the audit.
+        name: of the model.
+        folder: for the tables, in a folder of that name.
+        cards: folder for the card and the drawing.
+    """
     frame = pd.read_parquet(out / "audit.parquet")
-    files = frame[(frame.name == "") & (frame.group == "all")].dropna(axis=1, how="all")
+    files = frame[(frame.name == "") & (frame.group == "all")]
     files = files.assign(file=files.file.str.removeprefix(common(list(files.file))))
     write_whole(folder / name / "files.parquet", files.to_parquet(index=False))
     write_whole(folder / name / "limit.parquet", (out / "limit.parquet").read_bytes())
+    card, _, _ = (out / "audit.md").read_text(encoding="utf-8").rpartition("Made by ")
+    write_whole(
+        cards / f"{name}.md", card.replace("(audit.svg)", f"({name}.svg)") + "Made by `make cards`.\n"
+    )
+    write_whole(cards / f"{name}.svg", (out / "audit.svg").read_bytes())
 
 
 def kept_audit(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -36,13 +49,13 @@ def kept_audit(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def main() -> None:
-    """Keep an audit in the package."""
+    """Keep an audit in the package, and its card in the reference."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path, help="folder of an audit, like build/audit")
     parser.add_argument("name", help="of the model, like smollm2-135m")
     given = parser.parse_args()
     keep(given.out, given.name)
-    print(f"Kept in {KEPT / given.name}.")
+    print(f"Kept in {KEPT / given.name}; the card is {CARDS / given.name}.md.")
 
 
 if __name__ == "__main__":

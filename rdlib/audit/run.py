@@ -55,8 +55,7 @@ def audit(
     reference, parts = open_checkpoint(original), Path(out) / "parts"
     _ = reference.weights  # refuses what is no model of weights
     pairs, refused = _opened(reference, files)
-    if judge is not None:
-        judge.windows(reference)  # before hours of work
+    texts = [text.sha256 for text in judge.windows(reference)] if judge else []  # before hours of work
     rows = all_rows(
         [task for label, pair in pairs.items() for task in _tasks(label, pair)], parts, "audit", jobs
     )
@@ -68,8 +67,8 @@ def audit(
     limit = pd.DataFrame(columns=["kl", "rate"])
     if judge is not None:
         if pairs:
-            limit = pd.DataFrame(_limit(reference, judge, parts), columns=limit.columns)
-        whole, rows = with_judgements(whole, rows, _judged(pairs, rows, judge, parts), limit)
+            limit = pd.DataFrame(_limit(reference, judge, texts, parts), columns=limit.columns)
+        whole, rows = with_judgements(whole, rows, _judged(pairs, rows, judge, texts, parts), limit)
     order = list(labelled(files))
     frame = table(sorted(whole, key=lambda row: order.index(row["file"])) + rows)
     file = Path(out) / "audit.parquet"
@@ -93,18 +92,22 @@ def _opened(reference: Checkpoint, files: Sequence[str | Path]) -> tuple[dict[st
     return pairs, refused
 
 
-def _limit(reference: Checkpoint, judge: "Judge", parts: Path) -> list[dict]:
+def _limit(reference: Checkpoint, judge: "Judge", texts: list[str], parts: Path) -> list[dict]:
     """Points of the limit of the model; none where it cannot be known."""
     from rdlib.audit.judged import limit_rows
 
-    holders = [stamp(file) for file in reference.container.holders]
-    work, depends = partial(limit_rows, reference.folder, judge), [LAYOUT, "limit", holders, *judge.depends]
+    work, size = (
+        partial(limit_rows, reference.folder, judge),
+        sum(w.nbytes for w in reference.tensors.values()),
+    )
     return all_rows(
-        [Task("limit", work, depends, sum(size for _, size, _ in holders))], parts, "limit", jobs=1
+        [Task("limit", work, ["limit", *_files(reference), *texts], size)], parts, "limit", jobs=1
     )
 
 
-def _judged(pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", parts: Path) -> list[dict]:
+def _judged(
+    pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", texts: list[str], parts: Path
+) -> list[dict]:
     """Rows of what every file does to the model, file by file."""
     from rdlib.audit.judged import judged_rows
 
@@ -114,7 +117,7 @@ def _judged(pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", parts: 
         names = [row["name"] for row in own if pair.coded(row["name"]) or row.get("mse")]
         names = [name for name in names if name in pair.original.parameters]
         broken = next((row["error"] for row in own if row.get("error")), None)
-        depends, state = [*_depends(label, pair), *judge.depends], parts.parent / "walk"
+        depends, state = [*_depends(label, pair), *texts], parts.parent / "walk"
         work = partial(judged_rows, label, _where(label, pair), names, judge, state)
         try:
             if broken:
@@ -131,14 +134,19 @@ def _judged(pairs: Mapping[str, Pair], rows: list[dict], judge: "Judge", parts: 
     return found
 
 
-def labelled(files: Sequence[str | Path]) -> dict[str, str | Path]:
+def labelled(files: Sequence[str | Path]) -> dict[str, str]:
     """Files by a short name: the last part of their paths, or as much of them as tells them apart.
 
-    >>> list(labelled(["a/x.gguf", "b/x.gguf", "c/y"]))
-    ['a/x', 'b/x', 'y']
+    >>> list(labelled(["a/x.gguf", "b/x.gguf", "c/y", "c/y.gguf"]))
+    ['a/x', 'b/x', 'y', 'y.gguf']
     """
-    parts = {file: Path(str(file).removesuffix(".gguf")).parts for file in dict.fromkeys(files)}
-    labels: dict[str, str | Path] = {}
+    given = list(dict.fromkeys(map(str, files)))
+    short = [Path(file.removesuffix(".gguf")).parts for file in given]
+    parts = {
+        file: words if short.count(words) == 1 else Path(file).parts
+        for file, words in zip(given, short, strict=True)
+    }
+    labels: dict[str, str] = {}
     for file, words in parts.items():
         others = [other for name, other in parts.items() if name != file]
         depth = next(
@@ -158,16 +166,14 @@ def _tasks(label: str, pair: Pair) -> list[Task]:
 
 
 def _depends(label: str, pair: Pair) -> list[object]:
-    """What rows of a file depend on: all files of both models by their size and time, and its settings."""
-    models = (pair.original, pair.quantized.checkpoint)
-    holders = {file for model in models for file in model.container.holders}
-    return [
-        LAYOUT,
-        label,
-        [stamp(file) for file in sorted(holders)],
-        pair.quantized.method,
-        pair.quantized.bits,
-    ]
+    """What rows of a file depend on."""
+    return [label, *_files(pair.original, pair.quantized.checkpoint)]
+
+
+def _files(*models: Checkpoint) -> list[object]:
+    """All that models are read from, by size and time: tensors, and the settings beside them."""
+    files = {f for model in models for f in (*model.container.holders, *model.folder.glob("*.json"))}
+    return [LAYOUT, *(stamp(file) for file in sorted(files))]
 
 
 def _where(label: str, pair: Pair) -> tuple[Path, Path, str]:

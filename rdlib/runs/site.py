@@ -31,9 +31,9 @@ def write(root: Path, build: Path) -> Path:
         write_whole(build / f"real-{experiment}.html", real(experiment))
     for card in sorted((root / "notebooks" / "reference" / "audit").glob("*.md")):
         name = f"audit-{card.stem}"
-        write_whole(build / f"{name}.svg", (card.parent / "audit.svg").read_bytes())
+        write_whole(build / f"{name}.svg", card.with_suffix(".svg").read_bytes())
         text = f"[← front page](index.html)\n\n{card.read_text(encoding='utf-8')}".replace(
-            "(audit.svg)", f"({name}.svg)"
+            f"({card.stem}.svg)", f"({name}.svg)"
         )
         write_whole(build / f"{name}.html", page.reference(text, name))
     slides.write(build)
