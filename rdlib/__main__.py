@@ -193,7 +193,8 @@ def contract(given: argparse.Namespace) -> None:
     print(f"\nN(0, 1), 2 bits or its own rate, {quantizer!r}:")
     print(contract.ladder(quantizer).to_string(index=False, float_format="{:.4f}".format))
     name, scores = contract.outputs(quantizer, given.model)
-    print(f"\n{name}, encoded by H of one text, outputs judged on another:")
+    print(f"\n{name}, encoded by H of one text, outputs judged on another;")
+    print("limits are those of Gaussian weights, which real ones may pass:")
     print(scores.to_string(index=False, float_format="{:.4f}".format))
     if faults:
         sys.exit(f"{quantizer.method} breaks its contract in {faults} of {len(contract.CLAUSES)} clauses.")

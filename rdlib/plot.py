@@ -43,6 +43,7 @@ COLOURS = {
     "entropy-coded A2": "#74A9CF",
     "entropy-coded D4": "#2B8CBE",
     "entropy-coded E8": "#034E7B",
+    "entropy-coded Leech": "#011F33",
     "entropy-coded TCQ": "#7A0177",
     "entropy-coded": "#CC79A7",
     "k-means d=2": "#66C2A4",

@@ -16,15 +16,15 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "N
     os.environ[threads] = "1"
 
 import numpy as np  # noqa: E402
-from rdlib.theory.theory import to_db  # noqa: E402
 from scipy.spatial import cKDTree  # noqa: E402
 
 from rdlib.measure import measure  # noqa: E402
-from rdlib.quantizers import A2, D4, E8, E8P, LatticeBall, LatticeCoded  # noqa: E402
+from rdlib.quantizers import A2, D4, E8, E8P, LEECH, LatticeBall, LatticeCoded  # noqa: E402
 from rdlib.quantizers.lattice.e8p import e8p_codebook  # noqa: E402
+from rdlib.theory.gaussian import to_db  # noqa: E402
 from rdlib.theory.high_resolution import NORMALIZED_SECOND_MOMENTS, space_filling_loss_db  # noqa: E402
 
-LIMIT = 20.0  # million weights a second, E8 on one core
+LIMITS = {"E8": 20.0, "Leech": 1.0}  # million weights a second of processor time
 E8P_SCALE = 0.97  # about the best on N(0, 1)
 
 
@@ -52,20 +52,22 @@ def by_force(points: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 
 def best_of(runs: int, function: object, *arguments: object) -> float:
-    """Least seconds of several calls."""
+    """Least seconds of processor time of several calls."""
     seconds = []
     for _ in range(runs):
-        begin = time.perf_counter()
+        begin = time.process_time()
         function(*arguments)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
     return min(seconds)
 
 
 def decoder_table() -> list[dict]:
     """Million weights a second of each decoder."""
     rows = []
-    for lattice in (A2, D4, E8):
-        points = 3 * np.random.default_rng(0).standard_normal((1 << 17, lattice.dimension))
+    for lattice in (LEECH, A2, D4, E8):
+        points = 3 * np.random.default_rng(0).standard_normal(
+            (960_000 // lattice.dimension, lattice.dimension)
+        )
         lattice.nearest(points[:8])  # compile
         seconds = best_of(7, lattice.nearest, points)
         rows.append({"decoder": lattice.name, "million_weights_per_second": points.size / seconds / 1e6})
@@ -95,8 +97,8 @@ def search_table() -> list[dict]:
 
 def ladder() -> list[dict]:
     """What each code reaches on a million samples: D·4^(R − 2), the gap to D(R), and what theory says of it."""
-    W = np.random.default_rng(0).standard_normal((1000, 1000)).astype(np.float32)
-    codes = [LatticeCoded(bits, lattice) for lattice in (A2, D4, E8) for bits in (2, 3, 4)]
+    W = np.random.default_rng(0).standard_normal((1000, 1008)).astype(np.float32)
+    codes = [LatticeCoded(bits, lattice) for lattice in (A2, D4, E8, LEECH) for bits in (2, 3, 4)]
     codes += [E8P(), *(LatticeBall(bits, E8) for bits in (1, 2))]
     codes += [LatticeBall(bits, D4) for bits in range(1, 5)] + [LatticeBall(bits, A2) for bits in range(1, 9)]
     rows = []
@@ -113,12 +115,12 @@ def ladder() -> list[dict]:
 
 def main() -> None:
     """Print the tables and, where a path is given, write them as JSON; exit 1 where the limit is missed."""
-    table = {"decoders": decoder_table(), "searches": search_table(), "ladder": ladder(), "limit": LIMIT}
-    e8, peer = (row["million_weights_per_second"] for row in table["decoders"][2:])
-    table["ratio"] = e8 / peer
+    table = {"decoders": decoder_table(), "searches": search_table(), "ladder": ladder(), "limits": LIMITS}
+    speeds = {row["decoder"]: row["million_weights_per_second"] for row in table["decoders"]}
+    table["ratio"] = speeds["E8"] / speeds["E8 in NumPy"]
     for row in table["decoders"]:
         print(f"{row['decoder']:20} {row['million_weights_per_second']:7.1f} million weights/s on one core")
-    print(f"E8 is {table['ratio']:.0f} times as fast as NumPy; limit {LIMIT:.0f} million weights/s")
+    print(f"E8 is {table['ratio']:.0f} times as fast as NumPy; limits {LIMITS} million weights/s")
     for row in table["searches"]:
         print(f"{row['search']:20} {row['microseconds']:7.1f} µs a run of 8, nearest of 65,536")
     for row in table["ladder"]:
@@ -128,7 +130,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         with open(sys.argv[1], "w", encoding="utf-8") as file:
             json.dump(table, file, indent=1)
-    sys.exit(e8 < LIMIT)
+    sys.exit(any(speeds[name] < limit for name, limit in LIMITS.items()))
 
 
 if __name__ == "__main__":

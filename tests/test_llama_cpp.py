@@ -11,8 +11,11 @@ from sources import gaussian
 
 from rdlib.checkpoints import aligned, open_quantized
 from rdlib.checkpoints.llama_cpp import LlamaCpp, LlamaCppImportance, writable
+from rdlib.checkpoints.lossless import entropies
+from rdlib.checkpoints.readers.gguf import GGUFDecoder
 from rdlib.measure import measure_code
 from rdlib.models import EMBEDDED, open_checkpoint
+from rdlib.models.gguf import named_type
 from rdlib.network.network import load_network
 from rdlib.network.texts import load_tokenizer
 
@@ -97,3 +100,22 @@ def test_a_file_of_the_model_in_the_box(tmp_path, kind):
     with torch.no_grad():
         p, q = (network(tokens).logits.log_softmax(-1) for network in (theirs, ours))
     assert (p.exp() * (p - q)).sum(-1).mean() < 20 * limit
+
+
+def test_the_lossless_price_of_the_small_model_is_that_of_the_reference():
+    """In bits per weight of its linear layers: bfloat16 as it is, and the fields of Q4_K."""
+    checkpoint, found = open_checkpoint("embedded"), {}
+    linear = [checkpoint.tensor(weight.name) for weight in checkpoint.weights if weight.layer >= 0]
+    for W in linear:
+        floats = np.ascontiguousarray(W).view(np.uint8).reshape(len(W), -1)
+        for kind, rows in (("BF16", floats), ("Q4_K", LlamaCpp("Q4_K").blocks(W))):
+            for name, rate in entropies(GGUFDecoder(named_type(kind)).encoded(rows)).items():
+                found[kind, name] = found.get((kind, name), 0) + rate * W.size
+    rates = {key: bits / sum(W.size for W in linear) for key, bits in found.items()}
+    of_floats = {name: rate for (kind, name), rate in rates.items() if kind == "BF16"}
+    assert of_floats == pytest.approx({"sign": 1, "exponent": 2.59, "mantissa": 6.97}, abs=0.005)
+    fields = {name: rate for (kind, name), rate in rates.items() if kind == "Q4_K"}
+    assert sum(fields.values()) == pytest.approx(4.24, abs=0.005)
+    assert fields["index"] == pytest.approx(3.86, abs=0.005)
+    assert fields["scale"] + fields["minimum"] == pytest.approx(0.31, abs=0.005)
+    assert fields["super_scale"] + fields["super_minimum"] == pytest.approx(0.07, abs=0.005)

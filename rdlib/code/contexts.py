@@ -1,7 +1,7 @@
 """Entropy coding with contexts that the decoder knows from another stream.
 
-The coset of a lattice point or the path through a trellis says which of a few distributions a symbol is drawn
-from.  Each distribution has a table of its own, and the symbols are written sorted by context.
+The coordinates of a lattice point so far, or the path through a trellis, say which of a few distributions a
+symbol is drawn from.  Each distribution has a table of its own, and the symbols are written sorted by context.
 """
 
 import numpy as np

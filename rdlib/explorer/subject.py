@@ -12,7 +12,7 @@ from numba import get_num_threads, set_num_threads
 from rdlib.code.code import Code, Stream
 from rdlib.histogram import Histogram
 from rdlib.measure import Point, gap, measure_code, measure_values, output_error, table
-from rdlib.quantizers import Quantizer
+from rdlib.quantizers import LatticeCoded, Quantizer
 from rdlib.quantizers.scalar.level_table import has_level_table
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import differential_entropy, shannon_distortion, shannon_rate
@@ -202,7 +202,7 @@ def levels_of(quantizer: Quantizer, code: Code) -> np.ndarray:
 
     A level that an entropy coder has no code word for is not among them.  A code of several weights together has none.
     """
-    if {"coset", "path"} & code.streams.keys():
+    if isinstance(quantizer, LatticeCoded) or {"coset", "path"} & code.streams.keys():
         return np.empty(0)
     index, table = code.streams["index"].format, code.streams.get("table")
     symbols = np.arange(index.size) if table is None else np.flatnonzero(table.array != 255)

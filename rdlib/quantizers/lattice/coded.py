@@ -1,20 +1,22 @@
 """Entropy-coded lattices: points without limit, and few bits for the frequent ones."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numba import njit
 from scipy.optimize import brentq
 
 from rdlib.code.code import Code, Stream
-from rdlib.code.contexts import context_streams, unsorted
+from rdlib.code.contexts import context_streams
 from rdlib.histogram import entropy_of
 from rdlib.quantizers.base import Quantizer, quarters
 from rdlib.quantizers.lattice.lattice import Lattice
 from rdlib.quantizers.vector.runs import as_runs, from_runs, sample_of
 from rdlib.weights import as_float32
 
-STEP_SAMPLE = 1 << 20  # weights on which the step is chosen
+STEP_SAMPLE = 1 << 18  # weights on which the step is chosen
 WIDEST = 1 << 16  # an axis, in steps
 TOLERANCE = 1e-4  # of ln Δ: about as many bits
 
@@ -23,15 +25,15 @@ TOLERANCE = 1e-4  # of ln Δ: about as many bits
 class LatticeCoded(Quantizer):
     """ŵ = s·λ, λ the lattice point nearest to a run of d weights over Δ, with the Δ at which it costs the bits.
 
-    A point λ = 2z + c is written as its coset c, one of a few binary words, at a fixed length, and the integers
-    z, entropy-coded with one table for each remainder c_i (and each stretch of an axis).  The rate is that of
-    both.  s = Σ w·λ / Σ λ² is the regression of the weights on their points, a little less than Δ: that brings a
-    Gaussian's points to the means of their cells, and then at high rate D·4^R = 2πe·G·σ², where G is the normalised
-    second moment of the lattice.
+    The integers x of a point are entropy-coded one after the other.  Those before x_k tell its remainder r modulo M_k
+    (see :class:`.lattice.Lattice`), so that only ⌊x_k / M_k⌋ is written, with one table for each class: r, M_k and the
+    stretch of the axis.  s = Σ w·λ / Σ λ² is the regression of the weights on their points, a little less than Δ:
+    that brings a Gaussian's points to the means of their cells, and then at high rate D·4^R = 2πe·G·σ², where G is the
+    normalised second moment of the lattice.
 
-    Streams: ``coset``, ``table`` (a byte a symbol and context), ``counts`` (32 bits a context), ``index`` (z −
-    first), ``scale`` (s, float32), ``first`` (float32).  Runs go along a row, and zeros fill up the last of each:
-    it costs as much as a whole one.
+    Streams: ``table`` (a byte a symbol and context), ``counts`` (32 bits a context), ``index`` (⌊x / M⌋ − first),
+    ``scale`` (s, float32), ``first`` (float32).  Runs go along a row, and zeros fill up the last of each: it costs as
+    much as a whole one.
 
     Args:
         bits: nominal rate.
@@ -59,49 +61,77 @@ class LatticeCoded(Quantizer):
         x = lattice.nearest(runs.reshape(-1, lattice.dimension) / (step or 1)).reshape(runs.shape)
         points = lattice.points(x)
         scale = (runs * points).sum() / ((points**2).sum() or 1)
-        first = (x >> 1).min(initial=0)
-        symbols = (x >> 1) - first
-        contexts = contexts_of(x & 1, lattice)
+        z = x // lattice.M
+        first = z.min(initial=0)
         streams = {
-            "coset": Stream.fixed(lattice.coset(x), len(lattice.words)),
-            **context_streams(symbols, contexts, int(symbols.max(initial=0)) + 1, context_count(lattice)),
+            **context_streams(
+                z - first, lattice.classes(x), int(z.max(initial=0) - first) + 1, lattice.class_count
+            ),
             "scale": Stream.floats(np.array([scale]), "float32"),
             "first": Stream.floats(np.array([first]), "float32"),
         }
         return Code(values.shape, streams)
 
     def reconstruct(self, code: Code) -> np.ndarray:
-        words = self.lattice.words[code["coset"]]
-        z = unsorted(code["index"], contexts_of(words, self.lattice)) + code.number("first")
-        return from_runs(code.number("scale") * self.lattice.points(2 * z + words), code.shape)
+        lattice, (out, columns) = self.lattice, code.shape
+        shape = (out, -(-columns // lattice.dimension), lattice.dimension)
+        index, counts = code["index"], code["counts"].astype(np.int64)
+        if counts.shape != (lattice.class_count,) or not index.size == counts.sum() == math.prod(shape):
+            raise ValueError(
+                f"{index.size} symbols of {counts.size} classes are not those of {shape[:2]} runs"
+            )
+        x = np.empty(shape, np.int64).reshape(-1, lattice.dimension)
+        first = int(code.number("first"))
+        _told(index, np.cumsum(counts), first, lattice.M, lattice.C, lattice.first_class, x)
+        return from_runs(code.number("scale") * lattice.points(x).reshape(shape), code.shape)
 
 
-def contexts_of(remainders: np.ndarray, lattice: Lattice) -> np.ndarray:
-    """The context in which each integer z is coded: the remainder of x, and the stretch of its axis.
+@njit(cache=True)
+def _told(
+    index: np.ndarray,
+    ends: np.ndarray,
+    first: int,
+    M: np.ndarray,
+    C: np.ndarray,
+    first_class: np.ndarray,
+    x: np.ndarray,
+) -> None:
+    """Write the points x (n, d), from symbols that are sorted by class.
 
     Args:
-        remainders: x mod 2, (…, d).
-        lattice: of the points x.
+        index: of all points.
+        ends: where the symbols of each class end.
+        first: what is added to a symbol.
+        M: moduli of the lattice.
+        C: its checks.
+        first_class: of each coordinate, where its remainder is 0.
+        x: to write to.
     """
-    return (remainders + 2 * lattice.axis_class).astype(np.uint8)
-
-
-def context_count(lattice: Lattice) -> int:
-    """How many contexts there are."""
-    return 2 * len(set(lattice.stretch))
+    place = np.append(0, ends[:-1])
+    for n in range(len(x)):
+        for k in range(len(M)):
+            r = 0
+            for j in range(k):
+                r += C[k, j] * x[n, j]
+            r %= M[k]
+            c = first_class[k] + r
+            if place[c] == ends[c]:
+                raise ValueError("a class has fewer symbols than places")
+            x[n, k] = M[k] * (np.int64(index[place[c]]) + first) + r
+            place[c] += 1
 
 
 def rate_of(x: np.ndarray, lattice: Lattice) -> float:
-    """The rate log₂|C| / d + H(z | contexts): bits that each integer of lattice points costs.
+    """The rate H(⌊x / M⌋ | class): bits that each integer of lattice points costs.
 
     Args:
         x: of the points, integers (n, d).
         lattice: of which they are.
     """
-    bits = len(x) * np.log2(len(lattice.words))
-    contexts = contexts_of(x & 1, lattice)
-    for context in range(context_count(lattice)):
-        symbols = x[contexts == context] >> 1
+    found, z = lattice.classes(x), x // lattice.M
+    bits = 0.0
+    for one in range(lattice.class_count):
+        symbols = z[found == one]
         counts = np.bincount(symbols - symbols.min(initial=0))
         bits += counts.sum() * entropy_of(counts)
     return bits / max(x.size, 1)
@@ -110,8 +140,7 @@ def rate_of(x: np.ndarray, lattice: Lattice) -> float:
 def step_of_rate(runs: np.ndarray, lattice: Lattice, bits: float, weights: int) -> float:
     """The step Δ at which the nearest lattice points cost so many bits a weight.
 
-    Where the weights have fewer bits than that, it is the smallest, and where the cosets alone cost more, 2^(1 − bits)
-    of the largest weight.
+    Where the weights have fewer bits than that, it is the smallest.
 
     Args:
         runs: weights, (…, d), and zeros that fill up rows.
@@ -131,6 +160,4 @@ def step_of_rate(runs: np.ndarray, lattice: Lattice, bits: float, weights: int) 
     high = np.log(3 * largest)  # every run goes to the origin
     if excess(low) < 0:
         return float(np.exp(low))
-    if excess(high) >= 0:
-        return largest * 2 ** (1 - bits)
     return float(np.exp(brentq(excess, low, high, xtol=TOLERANCE)))
