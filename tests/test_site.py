@@ -89,7 +89,9 @@ def made(tmp_path_factory) -> Path:
 def test_every_page_is_there_loads_nothing_and_is_linked(made):
     pages = {path.name for path in made.glob("*.html")}
     assert {"index.html", "slides.html", "real-smollm2-135m.html", "audit-embedded.html"} <= pages
-    for name in (name for name in pages if not name.startswith("audit-")):  # these have their drawing beside them
+    for name in (
+        name for name in pages if not name.startswith("audit-")
+    ):  # these have their drawing beside them
         assert loads((made / name).read_text()) == [], name
     linked = {
         a["href"] for a in BeautifulSoup((made / "index.html").read_text(), "html.parser")("a", href=True)
