@@ -85,17 +85,18 @@ def plan(
     kl = write_gguf(checkpoint, types_of, file, known, text.take(JUDGED)).kl
     rate = chosen.bits.sum() / weights
     said = [
-        f"{file}: {file.stat().st_size / 2**30:.3f} GiB, {rate:.3f} bits per weight of the linear layers; "
+        f"{file}: {file.stat().st_size / 2**30:.3g} GiB, {rate:.3f} bits per weight of the linear layers; "
         f"embedding and head are {OUTER}.",
-        f"KL: {kl.mean:.2g} ± {kl.error:.1g} nats per token on {text.take(JUDGED).protocol}; "
-        f"predicted {chosen.cost.sum():.2g}.",
+        f"KL: {kl.mean:.3g} ± {kl.error:.1g} nats per token on {text.take(JUDGED).protocol}; "
+        f"predicted {chosen.cost.sum():.3g}.",
     ]
     if limit := limit_of(checkpoint, text):
         least = limit.rate(kl.mean)
         said.append(f"Limit for that KL: {least:.2f} bits; the file is {rate - least:.2f} above it.")
     else:
         said.append(
-            "No limit: it takes 20 tokens for each input of the widest matrix; raise the number of tokens."
+            "No limit: it takes 20 tokens for each input of the widest matrix: "
+            f"--tokens {20 * widest(checkpoint)}, and a text that has as many."
         )
     return [
         *said,
@@ -139,7 +140,7 @@ def curvatures(checkpoint: Checkpoint, text: Windows) -> Iterator[tuple[str, Cur
 
 def limit_of(checkpoint: Checkpoint, text: Windows) -> ModelLimit | None:
     """The limit of the model by H, G and α of a text; None where it has fewer than 20 tokens an input."""
-    if text.tokens < 20 * max(w.shape[1] for w in checkpoint.weights if w.layer >= 0):
+    if text.tokens < 20 * widest(checkpoint):
         return None
     return ModelLimit(
         {
@@ -147,6 +148,11 @@ def limit_of(checkpoint: Checkpoint, text: Windows) -> ModelLimit | None:
             for name, found in curvatures(checkpoint, text)
         }
     )
+
+
+def widest(checkpoint: Checkpoint) -> int:
+    """Inputs of the widest linear layer."""
+    return max(w.shape[1] for w in checkpoint.weights if w.layer >= 0)
 
 
 def outer_bytes(checkpoint: Checkpoint) -> int:
