@@ -198,6 +198,13 @@ def test_bad_parameters_are_refused_in_the_kernel(changed, message):
     assert "\n" not in str(caught.value)
 
 
+OTHER = {
+    list: lambda some: some[:1],
+    int: lambda number: number + 1,
+    str: lambda _: "q",
+}  # values of one's own
+
+
 @pytest.mark.parametrize("notebook", json.loads(DEFAULTS.read_bytes()))
 def test_FAST_is_the_experiment_of_that_name(notebook, monkeypatch, capsys):
     """What a notebook opened by hand takes under FAST=1 is what `rdlib run fast` gives it, and own values stay."""
@@ -208,7 +215,7 @@ def test_FAST_is_the_experiment_of_that_name(notebook, monkeypatch, capsys):
     assert check_parameters(notebook, names).changed == step.chosen
     assert names.items() >= step.parameters.items() and capsys.readouterr().out.startswith("FAST=1: ")
     for own in step.chosen:
-        given = default[:1] if isinstance(default := step.defaults[own], list) else default + 1
+        given = OTHER[type(step.defaults[own])](step.defaults[own])
         names = kernel(notebook, **{own: given})
         assert check_parameters(notebook, names).changed == step.chosen | {own: given}
 
