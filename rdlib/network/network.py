@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging as messages
 
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.weight import Weight
@@ -33,7 +34,8 @@ def load_network(checkpoint: Checkpoint, device: str | None = None) -> PreTraine
     config = architecture(checkpoint)
     empty = empty_network(config, checkpoint.folder.name)
     state = {name: _Unread(weight) for name, weight in tensors_of(empty, checkpoint).items()}
-    network = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
+    with _no_bar():
+        network = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     for key, parameter in network.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(
@@ -41,6 +43,18 @@ def load_network(checkpoint: Checkpoint, device: str | None = None) -> PreTraine
             )
     network.eval().requires_grad_(False)
     return network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Transformers draws no bar while it loads."""
+    shown = messages.is_progress_bar_enabled()
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            messages.enable_progress_bar()
 
 
 class _Unread:
