@@ -46,9 +46,11 @@ BELOW: dict[str, set[str]] = {
         *("code", "engine", "extras", "files", "histogram", "measure", "models", "network"),
         *("plot", "quantizers", "runs", "theory", "weights"),
     },
-    "runs": {"code", "extras", "files", "measure", "models", "quantizers", "theory"},
+    "runs": {
+        *("code", "engine", "extras", "files", "measure", "models", "network", "quantizers", "theory"),
+    },
     "__main__": {"allocation", "audit", "census", "explorer", "extras", "models", "runs"},
-    "tools": {"files", "quantizers"},
+    "tools": {"allocation", "files", "models", "quantizers"},
 }
 
 
