@@ -50,7 +50,7 @@ BELOW: dict[str, set[str]] = {
         *("code", "engine", "extras", "files", "measure", "models", "network", "quantizers", "theory"),
     },
     "__main__": {"allocation", "audit", "census", "explorer", "extras", "models", "runs"},
-    "tools": {"allocation", "files", "models", "quantizers"},
+    "tools": {"allocation", "checkpoints", "files", "models", "quantizers"},
 }
 
 
