@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 from scipy import integrate, optimize, stats
 
-from rdlib import histogram, measure, theory
+from rdlib import histogram, theory
 from rdlib.code import ans
+from rdlib.measure import errors, gaps
 from rdlib.theory import blahut, gaussian
 from rdlib.theory.blahut import blahut_arimoto
 from rdlib.theory.entropy import (
@@ -75,7 +76,7 @@ def cells(source, width, reach):
 
 @pytest.mark.parametrize(
     "module",
-    [gaussian, sys.modules["rdlib.theory.water_filling"], histogram, measure, ans],
+    [gaussian, sys.modules["rdlib.theory.water_filling"], histogram, errors, gaps, ans],
     ids=lambda m: m.__name__,
 )
 def test_examples_in_docstrings(module):
