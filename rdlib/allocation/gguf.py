@@ -219,38 +219,58 @@ def write_gguf(
     Raises:
         ValueError: the model has a form that GGUF does not have, or gguf or libgguf is not installed.
     """
-    try:
-        from gguf import GGMLQuantizationType
-    except ImportError:
-        raise ValueError(f"A GGUF file is {WITH}") from None
-    outer = {n: OUTER for n, w in checkpoint.parameters.items() if w.layer < 0 and len(w.shape) == 2}
+    types = {n: OUTER for n, w in checkpoint.parameters.items() if w.layer < 0 and len(w.shape) == 2} | dict(
+        plan
+    )
     with TemporaryDirectory() as folder, whole(path) as unfinished:
         writer = described(checkpoint, unfinished)
-        variant = Variant("file", {n: Blocks(kind, Path(folder)) for n, kind in (outer | dict(plan)).items()})
+        variant = Variant("file", {n: Blocks(kind, Path(folder)) for n, kind in types.items()})
         found = walk(checkpoint, [variant], evaluation, calibration)
         for name, weight in checkpoint.tensors.items():
             if name not in checkpoint.parameters and gguf_name(name) != name:
                 continue  # a tied head
             made = Path(folder, f"{name}.npy")
             rows = np.load(made) if made.exists() else np.asarray(weight.values(), np.float32)
-            kind = (outer | dict(plan))[name] if made.exists() else "F32"
-            if heads := permuted_heads(name, checkpoint.config):
-                rows = permuted(rows, heads)
-            writer.add_tensor(gguf_name(name), rows, raw_dtype=GGMLQuantizationType[kind])
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+            add_tensor(writer, checkpoint, name, rows, types[name] if made.exists() else "F32")
+        finish(writer)
     return found.outputs.get("file")
+
+
+def add_tensor(writer, checkpoint: Checkpoint, name: str, rows: np.ndarray, kind: str) -> None:
+    """Add a tensor to a file in its place there: heads of q and k permuted as llama.cpp has them.
+
+    Args:
+        writer: of :func:`described`.
+        checkpoint: of the model.
+        name: of the tensor in the model.
+        rows: its blocks, or float32.
+        kind: their type, such as Q4_K or F32.
+    """
+    from gguf import GGMLQuantizationType
+
+    if heads := permuted_heads(name, checkpoint.config):
+        rows = permuted(rows, heads)
+    writer.add_tensor(gguf_name(name), rows, raw_dtype=GGMLQuantizationType[kind])
+
+
+def finish(writer) -> None:
+    """Write what has been added, and close the file."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def described(checkpoint: Checkpoint, path: Path):
     """A writer of a file that has what describes the model.
 
     Raises:
-        ValueError: the settings of a folder say more than is written.
+        ValueError: gguf is not installed, or the settings of a folder say more than is written.
     """
-    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+    try:
+        from gguf import GGUFReader, GGUFValueType, GGUFWriter
+    except ImportError:
+        raise ValueError(f"A GGUF file is {WITH}") from None
 
     config, container = checkpoint.config, checkpoint.container
     architecture = config["model_type"]

@@ -49,7 +49,11 @@ class Quantized:
         return self.quantizer.bits
 
     def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
-        code = self.quantizer.encode(W, H)
+        return self._made(W, H)
+
+    def _made(self, W: np.ndarray, *known: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
+        """Ŵ and its rates, by an encoder that knows H, or H and G."""
+        code = self.quantizer.encode(W, *known)
         return self.quantizer.decode(code), {"rate": code.rate, "side_rate": code.side_rate}
 
 
@@ -80,8 +84,7 @@ class TwoSided(Quantized):
         return f"{self.quantizer.method}, G and H"
 
     def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
-        code = self.quantizer.encode(W, H, self.G[name])
-        return self.quantizer.decode(code), {"rate": code.rate, "side_rate": code.side_rate}
+        return self._made(W, H, self.G[name])
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import libgguf
 import numpy as np
-from gguf import GGMLQuantizationType
 
-from rdlib.allocation.gguf import OUTER, described
+from rdlib.allocation.gguf import OUTER, add_tensor, described, finish
 from rdlib.checkpoints.llama_cpp import LlamaCpp, LlamaCppImportance
 from rdlib.files import whole
 from rdlib.models import open_checkpoint
 from rdlib.models.checkpoint import Checkpoint
-from rdlib.models.gguf.names import gguf_name, permuted, permuted_heads
 from rdlib.models.gguf.types import named_type
 
 SUBSTITUTES = {
@@ -48,13 +46,8 @@ def write(checkpoint: Checkpoint, file: Path, kind: str) -> None:
                 number = libgguf.GGMLQuantizationType[of]
                 quantizer = LlamaCppImportance if libgguf.quantize_requires_imatrix(number) else LlamaCpp
                 rows = quantizer(of).blocks(rows)
-            if heads := permuted_heads(name, checkpoint.config):
-                rows = permuted(rows, heads)
-            writer.add_tensor(gguf_name(name), rows, raw_dtype=GGMLQuantizationType[of])
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+            add_tensor(writer, checkpoint, name, rows, of)
+        finish(writer)
 
 
 if __name__ == "__main__":
