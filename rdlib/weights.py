@@ -12,6 +12,7 @@ from scipy.linalg.lapack import dtrtri
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = (np.dtype(np.float16), BFLOAT16, np.dtype(np.float32))
+COLUMNS = 1024  # of H that are multiplied at once
 
 
 def as_matrix(W: np.ndarray) -> np.ndarray:
@@ -137,11 +138,24 @@ def inverse_factor(A: np.ndarray) -> np.ndarray:
     return dtrtri(cholesky(A[::-1, ::-1], lower=True, overwrite_a=True, check_finite=False)[::-1, ::-1])[0]
 
 
+def quadratic_form(E: np.ndarray, H: np.ndarray) -> float:
+    """tr(E H Eᵀ): products in the precision of E, (out, in), and their sum in float64; H is symmetric, (in, in)."""
+    total, power = 0.0, np.diagonal(H).max() or 1  # H / power does not leave the range of float32
+    for begin in range(0, len(H), COLUMNS):
+        # with the columns before, twice, for those behind: half the work of E·H
+        own = slice(begin, begin + COLUMNS)
+        columns = (H[: own.stop, own] / power).astype(E.dtype)
+        columns[:begin] *= 2
+        total += np.einsum("ij,ij->i", E[:, : own.stop] @ columns, E[:, own]).sum(dtype=np.float64)
+    return float(total * power)
+
+
 class Solver(NamedTuple):
-    """How symmetric matrices are factored, and their eigenvalues found; both float64."""
+    """How symmetric float64 matrices are factored, their eigenvalues found and their quadratic forms summed."""
 
     inverse_factor: Callable[[np.ndarray], np.ndarray] = inverse_factor
     eigenvalues: Callable[[np.ndarray], np.ndarray] = np.linalg.eigvalsh
+    quadratic_form: Callable[[np.ndarray, np.ndarray], float] = quadratic_form
 
 
 LAPACK = Solver()

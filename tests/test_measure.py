@@ -64,7 +64,7 @@ def test_the_width_of_the_products_does_not_matter(monkeypatch):
     H = x.T @ x / len(x)
     whole = output_error(E, H)
     for columns in (1, 7, 40, 41):
-        monkeypatch.setattr("rdlib.measure.errors.COLUMNS", columns)
+        monkeypatch.setattr("rdlib.weights.COLUMNS", columns)
         assert output_error(E, H) == pytest.approx(whole, rel=1e-6)
         assert output_error(E.astype(np.float64), H) == pytest.approx(whole, rel=1e-6)
 

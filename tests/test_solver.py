@@ -1,4 +1,4 @@
-"""H is factored, and its eigenvalues are found, on the device that runs the model."""
+"""H is factored, its eigenvalues are found and errors of outputs summed on the device that runs the model."""
 
 import numpy as np
 import pytest
@@ -22,6 +22,9 @@ def test_a_device_solves_as_lapack_does(device):
     A, ours, theirs = moment(), on_device(torch.device(device)), LAPACK
     assert np.allclose(ours.inverse_factor(A), theirs.inverse_factor(A.copy()), rtol=1e-9, atol=1e-11)
     assert np.allclose(ours.eigenvalues(A), theirs.eigenvalues(A), rtol=1e-9)
+    E = np.random.default_rng(1).standard_normal((7, len(A)))
+    assert ours.quadratic_form(E, A) == pytest.approx(np.trace(E @ A @ E.T), rel=1e-12)
+    assert ours.quadratic_form(E.astype(np.float32), A) == pytest.approx(np.trace(E @ A @ E.T), rel=1e-6)
     with pytest.raises(np.linalg.LinAlgError):
         ours.inverse_factor(-A)
 
@@ -41,16 +44,18 @@ def test_the_walk_solves_on_its_device(tmp_path, monkeypatch):
     names = [weight.name for weight in checkpoint.weights if weight.layer >= 0]
     variants = [Variant.by("v", names, GPTQ(UniformAsymmetric(4, PerGroup(size=8))))]
     expected = walk(checkpoint, variants, *texts, limits=True, device="cpu").of(variants[0])
-    solver, factored, spectra = on_device(torch.device("cpu")), [], []
+    solver, factored, spectra, forms = on_device(torch.device("cpu")), [], [], []
     counted = Solver(
         lambda A: factored.append(len(A)) or solver.inverse_factor(A),
         lambda A: spectra.append(len(A)) or solver.eigenvalues(A),
+        lambda E, H: forms.append(E.shape) or solver.quadratic_form(E, H),
     )
     monkeypatch.setattr("rdlib.engine.solver.LAPACK", counted)  # what the CPU would have
     found = walk(checkpoint, variants, *texts, limits=True, device="cpu").of(variants[0])
     inputs = 4 * checkpoint.config["num_hidden_layers"]
     assert len(factored) == 2 * inputs  # one damping for GPTQ, another for what feedback is worth
     assert len(spectra) == 2 * inputs  # H of either text
+    assert len(forms) >= 2 * len(names)  # errors by either text, and outputs
     assert found.held_out_mse.to_numpy() == pytest.approx(expected.held_out_mse.to_numpy(), rel=1e-3)
     assert found.output_limit.to_numpy() == pytest.approx(expected.output_limit.to_numpy(), rel=1e-6)
 

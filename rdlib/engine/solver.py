@@ -1,4 +1,4 @@
-"""Factor and eigenvalues of H on the device that runs the model.
+"""Factor, eigenvalues and quadratic forms of H on the device that runs the model.
 
 A model of 8 billion weights has layers of 14,336 inputs: the eigenvalues of such an H take two cores minutes.
 """
@@ -25,16 +25,16 @@ def solver_on(device: torch.device) -> Iterator[None]:
 def on_device(device: torch.device) -> Solver:
     """The solver that computes on a device, and by LAPACK what the device has no memory for."""
 
-    def with_room(solve: Callable[[torch.Tensor], torch.Tensor], here: Callable) -> Callable:
-        def there(A: np.ndarray) -> np.ndarray:
+    def with_room(solve: Callable[..., torch.Tensor], here: Callable) -> Callable:
+        def there(*arrays: np.ndarray) -> np.ndarray:
             try:
-                return solve(torch.tensor(A, device=device)).cpu().numpy()
+                return solve(*(torch.tensor(A, device=device) for A in arrays)).cpu().numpy()
             except torch.OutOfMemoryError:
-                return here(A)
+                return here(*arrays)
 
         return there
 
-    return Solver(*map(with_room, Solver(_inverse_factor, torch.linalg.eigvalsh), LAPACK))
+    return Solver(*map(with_room, Solver(_inverse_factor, torch.linalg.eigvalsh, _quadratic_form), LAPACK))
 
 
 def _inverse_factor(A: torch.Tensor) -> torch.Tensor:
@@ -44,3 +44,9 @@ def _inverse_factor(A: torch.Tensor) -> torch.Tensor:
         raise np.linalg.LinAlgError(f"The leading minor of order {refused.item()} is not positive definite.")
     one = torch.eye(len(A), dtype=A.dtype, device=A.device)
     return torch.linalg.solve_triangular(L.flip(0, 1), one, upper=True)
+
+
+def _quadratic_form(E: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
+    """As :func:`rdlib.weights.quadratic_form`."""
+    power = H.diagonal().max().clamp(min=torch.finfo(H.dtype).tiny)
+    return ((E @ (H / power).to(E.dtype)) * E).sum(dtype=torch.float64) * power

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from rdlib.weights import as_float32, as_moment
+from rdlib.weights import SOLVER, as_float32, as_moment
 
 BLOCK = 1 << 20  # weights that are looked at in float64 at once
-COLUMNS = 1024  # of H that are multiplied at once
 
 
 @dataclass(frozen=True)
@@ -107,18 +106,11 @@ def output_error(E: np.ndarray, H: np.ndarray) -> float:
         E: W − Ŵ, (out, in), float32 or float64.
         H: E[x xᵀ] of the layer's inputs, (in, in).
     """
-    largest, power = float(np.abs(E).max(initial=0)), float(np.diagonal(H).max(initial=0))
-    if largest == 0 or power == 0:
+    largest = E.dtype.type(np.abs(E).max(initial=0))
+    if largest == 0:
         return 0.0
-    E, total = E / E.dtype.type(largest), 0.0  # no square may leave the range of float32
-    for begin in range(
-        0, len(H), COLUMNS
-    ):  # with the columns before, twice, for those behind: half the work of E·H
-        own = slice(begin, begin + COLUMNS)
-        columns = (H[: own.stop, own] / power).astype(E.dtype)
-        columns[:begin] *= 2
-        total += np.einsum("ij,ij->i", E[:, : own.stop] @ columns, E[:, own]).sum(dtype=np.float64)
-    return float(total) * largest**2 * power / len(E)
+    # no square may leave the range of float32
+    return float(SOLVER.get().quadratic_form(E / largest, H)) * float(largest) ** 2 / len(E)
 
 
 def sqnr_db(mse: float, power: float) -> float:
