@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from networks import one_torch_thread, random_windows, saved, tiny  # noqa: F401
 from sources import one_thread  # noqa: F401
 
+from rdlib.allocation.options import mixed, options
 from rdlib.allocation.plan import Plan, from_spec, spec_of
 from rdlib.allocation.rules import exact, lagrangian, uniform
-from rdlib.engine import second_moments, walk
+from rdlib.engine import Variant, second_moments, walk
 from rdlib.quantizers import E8, GPTQ, FeedbackTrellis, LatticeCoded, PerGroup, Rotated, Uniform, WaterSIC
 
 METHODS = [exact, lagrangian]
@@ -61,6 +62,24 @@ def test_equal_slope_keeps_to_the_budget_and_to_the_hull(seed):
         best = exact(options, chosen.bits.sum() * (1 + 1e-12)).cost.sum()
         assert chosen.cost.sum() == pytest.approx(best, rel=1e-5)
         assert exact(options, budget).cost.sum() <= chosen.cost.sum() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_several_families_the_best_of_all_is_chosen(seed):
+    """By force over all combinations of both; what one family alone can do, both can."""
+    families = [random_options(seed + 100 * k, 4, 3) for k in range(2)]
+    for k, family in enumerate(families):
+        family["option"] = [f"family {k}, {option}" for option in family.option]
+    both = pd.concat(families)
+    least = both.groupby("tensor").bits.min().sum()
+    for budget in (least, 1.3 * least, 1.7 * least):
+        best = exact(both, budget).cost.sum()
+        assert best == pytest.approx(by_force(both, budget), rel=1e-5)
+        equal = lagrangian(both, budget)
+        assert equal.cost.sum() == pytest.approx(by_force(both, equal.bits.sum() * (1 + 1e-12)), rel=1e-5)
+        for family in families:
+            if family.groupby("tensor").bits.min().sum() <= budget:
+                assert best <= exact(family, budget).cost.sum() * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -140,6 +159,30 @@ def test_no_rule_spends_more_than_the_budget(data):
     for method in METHODS:
         chosen = method(options, budget)
         assert chosen.bits.sum() <= budget and list(chosen.tensor) == list(range(len(bits)))
+
+
+def test_options_of_two_families_are_a_table_and_a_choice_is_a_variant(tmp_path):
+    """Bits are those of the codes, cost is α times the relative output error, and the mix has what was chosen."""
+    checkpoint, text = saved(tiny(), tmp_path / "m"), random_windows(20)
+    names = [weight.name for weight in checkpoint.weights if weight.layer >= 0]
+    tries = [Variant.by(q, names, q) for q in (GPTQ(Uniform(2)), GPTQ(Uniform(4)), WaterSIC(3))]
+    alpha = {name: 1.0 + place for place, name in enumerate(names)}
+    table = options(checkpoint, text, tries, alpha)
+    assert list(zip(table.tensor, table.option, strict=True)) == [(n, v.label) for v in tries for n in names]
+    moments = second_moments(checkpoint, text)
+    for row in table.iloc[:: len(names) - 1].itertuples():
+        W, H = checkpoint.tensor(row.tensor), moments[row.tensor]
+        code = row.option.encode(W, H)
+        E = W.astype(float) - row.option.decode(code)
+        output = np.trace(E @ H @ E.T) / ((W.astype(float) ** 2).sum() * H.diagonal().mean())
+        assert row.bits == code.rate * W.size
+        assert row.cost == pytest.approx(alpha[row.tensor] * output, rel=1e-4)
+    chosen = lagrangian(table, 0.8 * table.groupby("option", sort=False).bits.sum().max())
+    assert chosen.option.nunique() > 1
+    plan = mixed(chosen, tries, "mixed")
+    found = walk(checkpoint, [plan], calibration=text).of(plan)
+    assert (found.rate * found.weights).sum() == pytest.approx(chosen.bits.sum())
+    assert dict(found.method) == {row.tensor: row.option.method for row in chosen.itertuples()}
 
 
 # Plans

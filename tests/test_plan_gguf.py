@@ -114,7 +114,7 @@ def test_a_plan_says_what_it_is(tmp_path):
     }
     measured, predicted = (float(re.search(p, said[1])[1]) for p in (r"KL: (\S+)", r"predicted (\S+)\."))
     assert 0.4 < measured / predicted < 2.5, "few tokens"
-    assert re.match(r"Q4_K for all, 4.500 bits: KL \S+ ± \S+; the plan saves \S+ ± \S+\.", said[2])
+    assert re.match(r"Q4_K for all, 4.500 bits: KL \S+ ± \S+; the plan has \S+ ± \S+ less\.", said[2])
     assert "20 tokens for each input" in said[3]
     assert said[4].endswith("MODEL-F16.gguf OUT.gguf Q8_0") and "requantize" not in said[4]
 

@@ -94,7 +94,7 @@ def plan(
     types_of, rate = chosen.set_index("tensor").option.to_dict(), chosen.bits.sum() / weights
     write_whole(listed, tensor_types(types_of))
     try:
-        alike = [mixed(one := uniform(table, chosen.bits.sum()), offered, "alike")]
+        alike = [mixed(one := uniform(table, budget), offered, "alike")]
     except ValueError:  # there is no type for all
         alike = []
     outputs = write_gguf(checkpoint, types_of, file, known, text, alike, importance)
@@ -107,22 +107,37 @@ def plan(
     if alike:
         said.append(
             f"{one.option.iloc[0]} for all, {one.bits.sum() / weights:.3f} bits: KL {_shown(outputs['alike'].kl)}; "
-            f"the plan saves {_shown(outputs['alike'].kl - kl)}."
+            f"the plan has {_shown(outputs['alike'].kl - kl)} less."
         )
-    if coded := sorted({weight.dtype for weight in linear} - FLOATS):
+    return [*said, *_distance(checkpoint, limit, rate, kl.mean), *_again(checkpoint, listed, importance)]
+
+
+def _distance(checkpoint: Checkpoint, limit: ModelLimit | None, rate: float, kl: float) -> list[str]:
+    """How far a file is from the limit, as a sentence."""
+    if not limit:
+        return [
+            "No limit: it takes 20 tokens for each input of the widest matrix: "
+            f"--tokens {20 * widest(checkpoint)}, and a calibration text that has as many."
+        ]
+    if not kl > 0:
+        return []
+    least = limit.rate(kl)
+    return [f"Limit for that KL: {least:.2f} bits; the file is {rate - least:.2f} above it."]
+
+
+def _again(checkpoint: Checkpoint, listed: Path, importance: Path) -> list[str]:
+    """What llama.cpp writes the same file by.
+
+    The type after the names is that of embedding and head.  Were it one of blocks that do not divide the rows, older
+    versions would not look at the list.
+    """
+    said, again, container = [], "", checkpoint.container
+    if coded := sorted({weight.dtype for weight in _linear(checkpoint)} - FLOATS):
         said.append(
             f"The model itself is stored as {' and '.join(coded)}: KL is from its weights as they are, and the same "
-            "type may give them back exactly. A file of 16 or 32 bits is the better one to plan."
+            "type may give them back exactly. Better plan a file of 16 or 32 bits."
         )
-    if limit and kl.mean > 0:
-        least = limit.rate(kl.mean)
-        said.append(f"Limit for that KL: {least:.2f} bits; the file is {rate - least:.2f} above it.")
-    elif not limit:
-        said.append(
-            "No limit: it takes 20 tokens for each input of the widest matrix: "
-            f"--tokens {20 * widest(checkpoint)}, and a text that has as many."
-        )
-    again, container = "--allow-requantize " if coded else "", checkpoint.container
+        again = "--allow-requantize "
     stored = container.path if isinstance(container, GGUFContainer) else "MODEL-F16.gguf"
     return [
         *said,
