@@ -177,7 +177,10 @@ def plan(given: argparse.Namespace) -> None:
     from rdlib.models import open_checkpoint
 
     texts = given.calibration, given.text
-    planned = gguf.plan(open_checkpoint(given.model), given.out, *texts, given.tokens, given.bits, given.gib)
+    size = given.bits, given.gib
+    planned = gguf.plan(
+        open_checkpoint(given.model), given.out, *texts, given.tokens, *size, given.types or gguf.TYPES
+    )
     print("\n".join(planned))
 
 
@@ -277,7 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--gib", type=float, help="of the file, in GiB (2³⁰ bytes)")
     size.add_argument("--bits", type=float, help="bits per weight of the linear layers")
     chosen.add_argument("--out", type=Path, default=Path("build/plan"), help="folder (default: %(default)s)")
-    chosen.add_argument("--tokens", type=int, default=32768, help="of either text (default: %(default)s)")
+    chosen.add_argument("--tokens", type=int, default=32768, help="for H and α (default: %(default)s)")
+    known = "Q2_K to Q6_K, Q4_0 to Q8_0, IQ4_NL, IQ4_XS; also IQ3_S, MXFP4, …"
+    chosen.add_argument("--types", nargs="+", metavar="TYPE", default=(), help=f"of GGUF (default: {known})")
     chosen.add_argument("--text", default="books-evaluation", help="to judge by: a file, or %(default)s")
     chosen.add_argument("--calibration", default="books-calibration", help="for H: a file, or %(default)s")
     own = command(contract)

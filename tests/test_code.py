@@ -408,7 +408,7 @@ def test_what_is_no_code_or_of_another_version_is_named():
         Code.from_bytes(b"")
 
 
-BEGIN, FIXED_16 = b"RD3", 5
+BEGIN, FIXED_16 = b"RD4", 5
 HEADERS = {
     "nothing": b"",
     "no shape": bytes([0]),

@@ -2,7 +2,9 @@
 
 import errno
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -601,6 +603,10 @@ def test_questions_are_told_apart_by_what_would_change_the_answer(tmp_path):
     questions = [question(checkpoint, v, texts) for v in variants]
     questions += [question(checkpoint, variants[0], {"evaluation": random_windows(seed=1)})]
     questions += [question(checkpoint, variants[0], texts, True)]
+    again = shutil.copytree(tmp_path, tmp_path / "other")
+    config = json.loads((again / "config.json").read_text())
+    (again / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    questions += [question(Checkpoint(again), variants[0], texts)]
     assert len(set(questions)) == len(questions)
     assert question(checkpoint, [Variant("w", {NAMES[0]: Quantized(Uniform(3))})], texts) == questions[0]
     assert question(checkpoint, [Variant("v", {NAMES[0]: Given(W.copy())})], texts) == questions[5]

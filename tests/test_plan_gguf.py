@@ -8,8 +8,8 @@ from gguf import GGUFReader
 from gguf_files import llama_tensors, tokenizer_metadata, write_llama
 from sources import one_thread  # noqa: F401
 
-from rdlib.allocation import lagrangian
-from rdlib.allocation.gguf import OUTER, options, outer_bytes, plan, tensor_types, write_gguf
+from rdlib.allocation import lagrangian, options
+from rdlib.allocation.gguf import OUTER, law, outer_bytes, plan, prices, tensor_types, tries, write_gguf
 from rdlib.checkpoints.llama_cpp import LlamaCppImportance
 from rdlib.engine import Given, Variant, second_moments, walk
 from rdlib.models import open_checkpoint
@@ -32,7 +32,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(model):
-    return options(model, random_text(0), TYPES)
+    alpha, limit = law(model, random_text(0))
+    assert limit is None, "too few tokens"
+    return options(model, random_text(0), tries(model, TYPES), alpha)
 
 
 def test_names_and_rows_go_there_and_back():
@@ -61,6 +63,7 @@ def test_options_are_the_bits_of_the_type_and_fall_in_cost(model, table):
         two, four, plain, eight = tensor.set_index("option").loc[list(TYPES)].itertuples()
         assert two.cost > four.cost > eight.cost > 0
         assert four.bits == plain.bits == 4.5 * model.size(four.tensor)
+    assert table.drop(columns="cost").equals(prices(model, tries(model, TYPES)))
 
 
 def test_the_file_holds_each_matrix_by_its_type(model, table, tmp_path):
@@ -70,7 +73,8 @@ def test_the_file_holds_each_matrix_by_its_type(model, table, tmp_path):
     chosen = lagrangian(table, 4.2 * weights)
     types = dict(zip(chosen.tensor, chosen.option, strict=True))
     assert len(set(types.values())) > 1
-    measured = write_gguf(model, types, tmp_path / "planned.gguf", known, text)
+    importance = tmp_path / "imatrix.gguf"
+    measured = write_gguf(model, types, tmp_path / "planned.gguf", known, text, importance=importance)["file"]
     written = open_checkpoint(tmp_path / "planned.gguf")
     assert written.config == model.config and set(written.tensors) == set(model.tensors)
     assert written.container.tokenizer.get_vocab() == model.container.tokenizer.get_vocab()
@@ -82,6 +86,11 @@ def test_the_file_holds_each_matrix_by_its_type(model, table, tmp_path):
             assert weight.dtype == types[name] and np.array_equal(written.tensor(name), expected)
         else:
             assert weight.dtype == (OUTER if len(weight.shape) == 2 else "F32")
+    squares = {t.name: t.data for t in GGUFReader(importance).tensors}
+    assert len(squares) == 2 * len(types)
+    for name in types:
+        mean = squares[f"{gguf_name(name)}.in_sum2"] / squares[f"{gguf_name(name)}.counts"]
+        assert np.allclose(mean, moments[name].diagonal(), rtol=1e-6)
     read = GGUFReader(tmp_path / "planned.gguf")
     assert {t.name: t.tensor_type.name for t in read.tensors}[gguf_name(chosen.tensor.iloc[0])] == types[
         chosen.tensor.iloc[0]
@@ -92,7 +101,7 @@ def test_the_file_holds_each_matrix_by_its_type(model, table, tmp_path):
     assert 0 <= outer_bytes(model) + chosen.bits.sum() / 8 - size < 2000
 
 
-def test_a_plan_says_what_it_is(tmp_path, monkeypatch):
+def test_a_plan_says_what_it_is(tmp_path):
     """Of a folder: sizes from config.json; the file is within its size, and its KL is near what was predicted."""
     model = open_checkpoint("embedded")
     said = plan(
@@ -105,6 +114,26 @@ def test_a_plan_says_what_it_is(tmp_path, monkeypatch):
     }
     measured, predicted = (float(re.search(p, said[1])[1]) for p in (r"KL: (\S+)", r"predicted (\S+)\."))
     assert 0.4 < measured / predicted < 2.5, "few tokens"
-    assert "20 tokens for each input" in said[2]
+    assert re.match(r"Q4_K for all, 4.500 bits: KL \S+ ± \S+; the plan saves \S+ ± \S+\.", said[2])
+    assert "20 tokens for each input" in said[3]
+    assert said[4].endswith("MODEL-F16.gguf OUT.gguf Q8_0") and "requantize" not in said[4]
+
+
+def test_a_model_that_is_coded_already_is_said_to_be(tmp_path):
+    """Its own type gives its weights back: KL 0, of which nobody should think that four bits cost nothing."""
+    tensors = llama_tensors(tied=False)
+    coded = write_llama(tmp_path / "coded.gguf", tensors, types="Q4_1", metadata=tokenizer_metadata())
+    said = plan(open_checkpoint(coded), tmp_path, "sample", "sample", 64, bits=5.5, types=("Q4_1", "Q8_0"))
+    assert any("stored as Q4_1: KL is from its weights as they are" in line for line in said)
+    assert "llama-quantize --allow-requantize --imatrix" in said[-1]
+    assert "nan" not in " ".join(said)
+
+
+def test_what_is_not_written_is_refused_before_anything_is_run(tmp_path, monkeypatch):
+    model = open_checkpoint("embedded")
+    monkeypatch.setattr("rdlib.allocation.gguf.law", lambda *_: pytest.fail("the model was run"))
     with pytest.raises(ValueError, match="cheapest options take"):
-        plan(model, tmp_path, "calibration", "sample", 256, bits=1.0, types=("Q3_K",))
+        plan(model, tmp_path, "sample", "sample", 64, bits=1.0)
+    monkeypatch.setitem(model.config, "rope_scaling", {"rope_type": "llama3"})
+    with pytest.raises(ValueError, match="convert_hf_to_gguf.py of llama.cpp: plan that file"):
+        plan(model, tmp_path, "sample", "sample", 64, bits=5.0)

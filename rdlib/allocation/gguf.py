@@ -4,27 +4,32 @@ The KL of a plan is predicted by the quadratic law: α of a matrix, from one pas
 relative error of its output.
 """
 
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from rdlib.allocation.rules import lagrangian
+from rdlib.allocation.options import mixed, options
+from rdlib.allocation.rules import lagrangian, refuse_small, uniform
 from rdlib.checkpoints.llama_cpp import WITH, LlamaCpp, LlamaCppImportance, writable
-from rdlib.engine import Curvature, Variant, curvature, walk
+from rdlib.engine import Variant, bar, curvature, walk
 from rdlib.files import whole, write_whole
-from rdlib.functional.divergence import Functional
+from rdlib.functional.divergence import Functional, PerToken
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.gguf.model import GGUFContainer
 from rdlib.models.gguf.names import gguf_name, permuted, permuted_heads
+from rdlib.models.weight import Weight
 from rdlib.network import Windows, cut_windows, load_tokenizer, read_tokens
 from rdlib.theory import ModelLimit, Share
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL")
+FLOATS = {"F32", "F16", "BF16"}
 OUTER = "Q8_0"  # of embedding and head, which a plan does not choose
 WINDOW = 512  # tokens
 JUDGED = 16  # windows that KL is measured on
@@ -51,108 +56,139 @@ def plan(
     gib: float | None = None,
     types: Sequence[str] = TYPES,
 ) -> list[str]:
-    """Write ``tensor-types.txt`` and ``model.gguf`` of the best plan within a size, and say how good they are.
+    """Write the best plan within a size, and say how good it is: the file, and what llama-quantize takes to write it.
+
+    ``model.gguf`` is the file, ``tensor-types.txt`` a type for every matrix, and ``imatrix.gguf`` its importance.
 
     Args:
         checkpoint: of the model.
-        out: folder for both.
-        calibration: text for H and α, by which types are chosen and written: in the box, or a file.
-        evaluation: text for KL and the limit.
-        tokens: of either text.
+        out: folder for all three.
+        calibration: text for H, G and α, by which types are chosen and written: in the box, or a file.
+        evaluation: text for KL.
+        tokens: of the calibration text, and at most of the other.
         bits: per weight of the linear layers; or
         gib: of the whole file, in units of 2³⁰ bytes.
-        types: see :func:`options`.
+        types: see :func:`tries`.
 
     Returns:
-        sentences: the size, KL predicted and measured, and the distance to the limit.
+        sentences: the size; KL, predicted, measured, and with one type for all; and the distance to the limit.
 
     Raises:
         ValueError: the size is too small, or the model has a form that is not read or written.
     """
-    tokenizer = load_tokenizer(checkpoint.folder)
+    tokenizer, linear = load_tokenizer(checkpoint.folder), _linear(checkpoint)
     length = min(WINDOW, checkpoint.config.get("max_position_embeddings", WINDOW), tokens)
     known, text = (
         cut_windows(read_tokens(name, tokenizer), length).take(max(tokens // length, 1))
         for name in (calibration, evaluation)
     )
-    weights = sum(weight.size for weight in checkpoint.weights if weight.layer >= 0)
+    text, offered = text.take(JUDGED), tries(checkpoint, types)
+    weights = sum(weight.size for weight in linear)
     budget = bits * weights if gib is None else 8 * (gib * 2**30 - outer_bytes(checkpoint))
-    table = options(checkpoint, known, types)
+    listed, importance, file = out / "tensor-types.txt", out / "imatrix.gguf", out / "model.gguf"
+    refuse_small(prices(checkpoint, offered), budget)
+    described(checkpoint, file)  # what is not written is refused before hours of work
+    alpha, limit = law(checkpoint, known)
+    table = options(checkpoint, known, offered, alpha, bar("types"))
     chosen = lagrangian(table, budget)
-    types_of = chosen.set_index("tensor").option.to_dict()
-    listed, file = out / "tensor-types.txt", out / "model.gguf"
+    types_of, rate = chosen.set_index("tensor").option.to_dict(), chosen.bits.sum() / weights
     write_whole(listed, tensor_types(types_of))
-    kl = write_gguf(checkpoint, types_of, file, known, text.take(JUDGED)).kl
-    rate = chosen.bits.sum() / weights
+    try:
+        alike = [mixed(one := uniform(table, chosen.bits.sum()), offered, "alike")]
+    except ValueError:  # there is no type for all
+        alike = []
+    outputs = write_gguf(checkpoint, types_of, file, known, text, alike, importance)
+    kl = outputs["file"].kl
     said = [
         f"{file}: {file.stat().st_size / 2**30:.3g} GiB, {rate:.3f} bits per weight of the linear layers; "
         f"embedding and head are {OUTER}.",
-        f"KL: {kl.mean:.3g} ± {kl.error:.1g} nats per token on {text.take(JUDGED).protocol}; "
-        f"predicted {chosen.cost.sum():.3g}.",
+        f"KL: {_shown(kl)} nats per token on {text.protocol}; predicted {chosen.cost.sum():.3g}.",
     ]
-    if limit := limit_of(checkpoint, text):
+    if alike:
+        said.append(
+            f"{one.option.iloc[0]} for all, {one.bits.sum() / weights:.3f} bits: KL {_shown(outputs['alike'].kl)}; "
+            f"the plan saves {_shown(outputs['alike'].kl - kl)}."
+        )
+    if coded := sorted({weight.dtype for weight in linear} - FLOATS):
+        said.append(
+            f"The model itself is stored as {' and '.join(coded)}: KL is from its weights as they are, and the same "
+            "type may give them back exactly. A file of 16 or 32 bits is the better one to plan."
+        )
+    if limit and kl.mean > 0:
         least = limit.rate(kl.mean)
         said.append(f"Limit for that KL: {least:.2f} bits; the file is {rate - least:.2f} above it.")
-    else:
+    elif not limit:
         said.append(
             "No limit: it takes 20 tokens for each input of the widest matrix: "
             f"--tokens {20 * widest(checkpoint)}, and a text that has as many."
         )
+    again, container = "--allow-requantize " if coded else "", checkpoint.container
+    stored = container.path if isinstance(container, GGUFContainer) else "MODEL-F16.gguf"
     return [
         *said,
-        f"The same by llama-quantize: --tensor-type-file {out / 'tensor-types.txt'} and an imatrix.",
+        f"The same by llama.cpp: llama-quantize {again}--imatrix {importance} --tensor-type-file {listed} "
+        f"{stored} OUT.gguf {OUTER}",
     ]
 
 
-def options(checkpoint: Checkpoint, calibration: Windows, types: Sequence[str] = TYPES) -> pd.DataFrame:
-    """What each linear layer may become, for :mod:`rdlib.allocation.rules`: tensor, option, bits, and cost in KL.
+def _linear(checkpoint: Checkpoint) -> list[Weight]:
+    return [weight for weight in checkpoint.weights if weight.layer >= 0]
+
+
+def _shown(quantity: PerToken) -> str:
+    """Mean ± standard error, if there is one."""
+    error = "" if math.isnan(quantity.error) else f" ± {quantity.error:.1g}"
+    return f"{quantity.mean:.3g}{error}"
+
+
+def tries(checkpoint: Checkpoint, types: Sequence[str] = TYPES) -> list[Variant]:
+    """For each type of GGUF the variant in which it writes all linear layers that it can.
 
     Args:
         checkpoint: of the model.
-        calibration: text for H and α.
-        types: of GGUF; those whose blocks do not divide the rows of a matrix are no option for it.
+        types: those whose blocks do not divide the rows of a matrix are no option for it.
 
     Raises:
         ValueError: a matrix has no type at all, or libgguf is not installed.
     """
-    linear = [weight for weight in checkpoint.weights if weight.layer >= 0]
-    fits = {w.name: writable(types, {w.shape[1]}) for w in linear}
+    fits = {w.name: writable(types, {w.shape[1]}) for w in _linear(checkpoint)}
     for name, (kinds, why) in fits.items():
         if not kinds:
             raise ValueError(f"There is no type for {name}. {why}")
     by_type = {kind: [name for name in fits if kind in fits[name][0]] for kind in types}
-    tries = [Variant.by(k, names, LlamaCppImportance(k)) for k, names in by_type.items() if names]
-    alpha = {n: c.alpha(checkpoint.tensor(n)) for n, c in curvatures(checkpoint, calibration)}
-    found = walk(checkpoint, tries, calibration=calibration)
+    return [Variant.by(kind, names, Blocks(kind)) for kind, names in by_type.items() if names]
+
+
+def prices(checkpoint: Checkpoint, offered: Sequence[Variant]) -> pd.DataFrame:
+    """The bits of every option, which follow from its type: tensor, option and bits."""
     rows = [
-        [name, variant.label, LlamaCpp(variant.label).bits * row.weights, alpha[name] * row.relative_output]
-        for variant in tries
-        for name, row in found.of(variant).iterrows()
+        [name, variant.label, source.bits * checkpoint.size(name)]
+        for variant in offered
+        for name, source in variant.sources.items()
     ]
-    return pd.DataFrame(rows, columns=["tensor", "option", "bits", "cost"])
+    return pd.DataFrame(rows, columns=["tensor", "option", "bits"])
 
 
-def curvatures(checkpoint: Checkpoint, text: Windows) -> Iterator[tuple[str, Curvature]]:
-    """The curvature of every linear layer, see :func:`rdlib.engine.curvature`."""
-    for layer in curvature(checkpoint, text):
-        yield from layer.items()
+def law(checkpoint: Checkpoint, text: Windows) -> tuple[dict[str, float], ModelLimit | None]:
+    """α of every linear layer, and the limit of the model, by one pass back through it.
 
-
-def limit_of(checkpoint: Checkpoint, text: Windows) -> ModelLimit | None:
-    """The limit of the model by H, G and α of a text; None where it has fewer than 20 tokens an input."""
-    if text.tokens < 20 * widest(checkpoint):
-        return None
-    return ModelLimit(
-        {
-            name: Share(found.alpha(checkpoint.tensor(name)), found.inputs, found.outputs)
-            for name, found in curvatures(checkpoint, text)
-        }
-    )
+    Args:
+        checkpoint: of the model.
+        text: for H, G and α; the limit is None where it has fewer than 20 tokens an input.
+    """
+    alpha, shares, enough = {}, {}, text.tokens >= 20 * widest(checkpoint)
+    layers = 1 + max(weight.layer for weight in checkpoint.weights)
+    for layer in tqdm(curvature(checkpoint, text), "α, layers", layers, leave=False, delay=5):
+        for name, found in layer.items():
+            alpha[name] = found.alpha(checkpoint.tensor(name))
+            if enough:
+                shares[name] = Share(alpha[name], found.inputs, found.outputs)
+    return alpha, ModelLimit(shares) if enough else None
 
 
 def widest(checkpoint: Checkpoint) -> int:
     """Inputs of the widest linear layer."""
-    return max(w.shape[1] for w in checkpoint.weights if w.layer >= 0)
+    return max(weight.shape[1] for weight in _linear(checkpoint))
 
 
 def outer_bytes(checkpoint: Checkpoint) -> int:
@@ -172,16 +208,21 @@ def tensor_types(plan: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Blocks:
-    """A tensor by a type of GGUF, whose bytes are left in a folder."""
+    """A tensor by a type of GGUF with importance diag H; its rate is that of the file.
+
+    Args:
+        kind: the type, such as Q4_K.
+        folder: where its bytes are left, and diag H; nowhere where None.
+    """
 
     kind: str
-    folder: Path
+    folder: Path | None = None
 
     @property
     def method(self) -> str:
-        return f"llama.cpp {self.kind}"
+        return LlamaCppImportance(self.kind).method
 
     @property
     def bits(self) -> float:
@@ -190,7 +231,10 @@ class Blocks:
     def make(self, name: str, W: np.ndarray, H: np.ndarray | None) -> tuple[np.ndarray, dict[str, float]]:
         quantizer = LlamaCppImportance(self.kind)
         rows = quantizer.blocks(W, H)
-        np.save(self.folder / f"{name}.npy", rows)
+        if self.folder:
+            np.save(self.folder / f"{name}.npy", rows)
+        if self.folder and H is not None:
+            np.save(self.folder / f"{name}.H.npy", H.diagonal())
         return quantizer.decoded(rows), {"rate": self.bits, "side_rate": float("nan")}
 
 
@@ -200,7 +244,9 @@ def write_gguf(
     path: Path,
     calibration: Windows,
     evaluation: Windows | None = None,
-) -> Functional | None:
+    others: Sequence[Variant] = (),
+    importance: Path | None = None,
+) -> dict[Hashable, Functional]:
     """Write a model as a GGUF file, each matrix by its type, with importance diag H; whole or not at all.
 
     Embedding and head are Q8_0, all else float32.  Metadata and tokenizer are those of a GGUF file; a folder's file
@@ -208,13 +254,15 @@ def write_gguf(
 
     Args:
         checkpoint: of the model.
-        plan: name of each linear layer → type.
-        path: of the file; one of this name is replaced.
+        plan: name of a linear layer → its type, see :func:`tries`.
+        path: of the file.
         calibration: text for H.
         evaluation: text to judge the output by.
+        others: variants that are judged beside it.
+        importance: file for diag H, as llama-imatrix writes it and ``llama-quantize --imatrix`` takes it.
 
     Returns:
-        how far the output of what was written strays from the model's, by the evaluation text.
+        ``file``, and the label of each other → how far its output strays from the model's, by the evaluation text.
 
     Raises:
         ValueError: the model has a form that GGUF does not have, or gguf or libgguf is not installed.
@@ -225,7 +273,7 @@ def write_gguf(
     with TemporaryDirectory() as folder, whole(path) as unfinished:
         writer = described(checkpoint, unfinished)
         variant = Variant("file", {n: Blocks(kind, Path(folder)) for n, kind in types.items()})
-        found = walk(checkpoint, [variant], evaluation, calibration)
+        found = walk(checkpoint, [variant, *others], evaluation, calibration, progress=bar("file"))
         for name, weight in checkpoint.tensors.items():
             if name not in checkpoint.parameters and gguf_name(name) != name:
                 continue  # a tied head
@@ -233,7 +281,35 @@ def write_gguf(
             rows = np.load(made) if made.exists() else np.asarray(weight.values(), np.float32)
             add_tensor(writer, checkpoint, name, rows, types[name] if made.exists() else "F32")
         finish(writer)
-    return found.outputs.get("file")
+        if importance:
+            squares = {name: np.load(Path(folder, f"{name}.H.npy")) for name in plan}
+            write_imatrix(importance, squares, calibration)
+    return found.outputs
+
+
+def write_imatrix(path: Path, squares: Mapping[str, np.ndarray], text: Windows) -> None:
+    """Write diag H as an importance matrix of llama.cpp: Σ x² over the tokens of a text, and their number.
+
+    Args:
+        path: of the file.
+        squares: name of a matrix → mean x² of its inputs, (in,).
+        text: that they were measured on.
+
+    References:
+        ggml-org/llama.cpp, ``common/imatrix-loader.cpp``.
+    """
+    from gguf import GGUFWriter
+
+    with whole(path) as unfinished:
+        writer = GGUFWriter(unfinished, "")
+        writer.add_type("imatrix")
+        writer.add_array("imatrix.datasets", [text.sha256])
+        writer.add_uint32("imatrix.chunk_count", len(text))
+        writer.add_uint32("imatrix.chunk_size", text.length)
+        for name, mean in squares.items():
+            writer.add_tensor(f"{gguf_name(name)}.in_sum2", np.float32(mean * text.tokens)[None])
+            writer.add_tensor(f"{gguf_name(name)}.counts", np.float32([[text.tokens]]))
+        finish(writer)
 
 
 def add_tensor(writer, checkpoint: Checkpoint, name: str, rows: np.ndarray, kind: str) -> None:

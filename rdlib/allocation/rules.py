@@ -125,7 +125,7 @@ def _slope(options: pd.DataFrame, budget: float) -> float:
     low = 0.0  # fits, or is too little
     if _at_slope(options, low).bits.sum() <= budget:
         return low
-    _refuse_small(options, budget)
+    refuse_small(options, budget)
     high = 1e-12 + 2 * _steepest(options)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -151,8 +151,8 @@ def _steepest(options: pd.DataFrame) -> float:
     return steepest
 
 
-def _refuse_small(options: pd.DataFrame, budget: float) -> None:
-    """Raise where the cheapest options of all tensors do not fit into the budget."""
+def refuse_small(options: pd.DataFrame, budget: float) -> None:
+    """Raise a ValueError where the cheapest options of all tensors do not fit into the budget."""
     least = options.groupby("tensor").bits.min().sum()
     if least > budget:
         raise ValueError(f"The cheapest options take {least:.0f} bits, and the budget is {budget:.0f}.")

@@ -88,14 +88,18 @@ def predictions_table(files: pd.DataFrame) -> Table:
     columns += ["layers (bits)", "the model’s limit", "gap (bits)"] if limited else []
     rows = []
     for row in files.itertuples():
-        ratio, error = np.expm1(row.ln_perplexity_ratio), row.ln_perplexity_ratio_error
-        numbers = [f"{row.bits / GIB:.3f}", f"{row.kl:.4g} ± {row.kl_error:.1g}"]
-        numbers += [f"{row.kl_paired:.4g} ± {row.kl_paired_error:.1g}" if row.kl_paired else "0"]
+        ratio = np.expm1(row.ln_perplexity_ratio)
+        error = (1 + ratio) * row.ln_perplexity_ratio_error
+        numbers = [f"{row.bits / GIB:.3f}", f"{row.kl:.4g} ± {_rough(row.kl_error)}"]
+        numbers += [f"{row.kl_paired:.4g} ± {_rough(row.kl_paired_error)}" if row.kl_paired else "0"]
         numbers += [f"{x:.3g}" for x in (row.kl_median, row.kl_p99, row.kl_p999)]
-        numbers += [f"{100 * row.agreement:.2f} ± {100 * row.agreement_error:.1g} %", f"{row.perplexity:.3f}"]
+        numbers += [
+            f"{100 * row.agreement:.2f} ± {_rough(100 * row.agreement_error)} %",
+            f"{row.perplexity:.3f}",
+        ]
         numbers += [
             f"{row.reference_perplexity:.3f}",
-            f"{100 * ratio:.2f} ± {100 * error:.1g} %".replace("-", "−"),
+            f"{100 * ratio:.2f} ± {_rough(100 * error)} %".replace("-", "−"),
         ]
         numbers += [_number(x, 3) for x in (row.held_out_limit, row.output_gap)]
         own = (row.layers_rate, row.model_limit, row.model_gap) if limited else ()
@@ -138,6 +142,15 @@ def _kinds(own: pd.DataFrame) -> str:
         return ""
     rate = own.bits.sum() / own.weights.sum()
     return f"{types(own.type, own.weights)} · {rate:.2f}"
+
+
+def _rough(error: float) -> str:
+    """A standard error, one digit of it.
+
+    >>> _rough(12.3), _rough(0.0123)
+    ('10', '0.01')
+    """
+    return f"{float(f'{error:.1g}'):g}"
 
 
 def _number(value: float, digits: int) -> str:

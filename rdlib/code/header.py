@@ -17,13 +17,13 @@ from rdlib.code.table import Table
 from rdlib.code.varint import read_varint, varint
 
 MAGIC = b"RD"
-VERSION = b"3"  # of the layout
+VERSION = b"4"  # of the layout
 CHECKSUM = 4  # bytes at the end of the file: a CRC-32 of all that is before it
 LIMIT = 1 << 48  # of a number: rows, symbols, bytes
 
 # All four lists are part of the layout: add to their ends only.
 NAMES = tuple(
-    "index coset path scale zero levels table counts step first offset spacing shrinkage column_class row_class "
+    "index coset path scale zero levels table counts step first offset spacing row_class "
     "group_scale channel_scale permutation seed codebook scale_scale scale_mean tensor_scale minimum g_idx "
     "sign shift super_scale super_minimum exponent mantissa mean deviation row_deviation row_spacing".split()
 )

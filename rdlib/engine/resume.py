@@ -32,7 +32,8 @@ def question(
         for variant in variants
     ]
     texts = {name: text.sha256 for name, text in windows.items()}
-    return sha256(json.dumps([LAYOUT, checkpoint.sha256, asked, texts, settings], default=str).encode())
+    model = [checkpoint.sha256, checkpoint.config]  # the same weights with another rope are another model
+    return sha256(json.dumps([LAYOUT, model, asked, texts, settings], default=str).encode())
 
 
 def _said(name: str, source: Source) -> str:

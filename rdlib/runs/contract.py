@@ -134,13 +134,10 @@ def outputs(quantizer: Quantizer, model: str = "embedded") -> tuple[str, pd.Data
     layer = max(weight.layer for weight in checkpoint.weights) // 2
     weight = next(w for w in checkpoint.layer(layer) if w.group == GROUP)
     W, tokenizer = checkpoint.tensor(weight), load_tokenizer(model)
-    H, judged = (
-        second_moments(checkpoint, cut_windows(read_tokens(text, tokenizer), WINDOW).take(many), [layer])[
-            weight
-        ]
-        for text in TEXTS.get(model, BOOKS)
-        for many in [-(-TOKENS * W.shape[1] // WINDOW)]
-    )
+    many = -(-TOKENS * W.shape[1] // WINDOW)
+    texts = (read_tokens(text, tokenizer) for text in TEXTS.get(model, BOOKS))
+    parts = (cut_windows(text, WINDOW).take(many) for text in texts)
+    H, judged = (second_moments(checkpoint, part, [layer])[weight] for part in parts)
     rated = [q.at(min(q.bits_allowed, key=lambda b: abs(b - quantizer.bits))) for q in KNOWN]
     tables = [table([measure_code(W, q, q.encode(W, H), judged)]) for q in (*rated, quantizer)]
     for of in tables:

@@ -14,7 +14,8 @@ from scipy.special import ndtr
 from rdlib.code.code import Code
 from rdlib.code.normal import NARROWEST, OCTAVE
 from rdlib.quantizers.feedback.feedback import fed
-from rdlib.quantizers.feedback.watersic import SuccessiveCancellation, powers_of, scale_of, settle
+from rdlib.quantizers.feedback.scales import powers_of, scale_of
+from rdlib.quantizers.feedback.watersic import SuccessiveCancellation, settle
 from rdlib.quantizers.trellis.ungerboeck import PARITY_CHECKS, subsets_of
 
 FARTHEST = 255  # level whose price is known; beyond it all cost the same

@@ -14,11 +14,9 @@ from rdlib.quantizers.base import Quantizer, quarters
 from rdlib.quantizers.feedback.both_sides import cancelled_on_both_sides, power_of_others
 from rdlib.quantizers.feedback.feedback import fed, feed_forward, feedback_factor
 from rdlib.quantizers.feedback.gptq import check_damping
+from rdlib.quantizers.feedback.scales import column_scales, powers_of, ratios_of, row_scales, scale_of
 from rdlib.weights import as_float32, unit_power, with_room
 
-WEAKEST = 5 * OCTAVE  # below the strongest row
-FAR = 36.0  # times the mean power: six standard deviations
-CLIPS = 12  # rounds that bring the mean down to where it is without outliers
 COMPILED = 32  # columns among which errors are fed by the compiled loop; beyond, by a product of matrices
 ROUNDS = 6  # of the search for the step
 ROUNDS_OF_BOTH = 2  # of the same with feedback on both sides, where each takes the whole matrix
@@ -86,9 +84,9 @@ class SuccessiveCancellation(Quantizer):
         values = with_room(as_float32(W))
         U = np.eye(values.shape[1]) if H is None else feedback_factor(H, self.damping)
         sigma, x = unit_power(values)
-        spacing, rows = self._spacing(U), _row_scales(x**2)
+        spacing, rows = self._spacing(U), row_scales(x**2)
         step = np.float32(sigma * self._step(x, U, spacing, rows))
-        z, columns = self._cancelled(x, U, step / (sigma or 1) * _ratios(spacing), rows)
+        z, columns = self._cancelled(x, U, step / (sigma or 1) * ratios_of(spacing), rows)
         return Code(values.shape, self._streams(z, step, spacing, columns, rows))
 
     def _spacing(self, U: np.ndarray) -> np.ndarray:
@@ -169,7 +167,7 @@ class SuccessiveCancellation(Quantizer):
         slope = 1.0  # bits an octave
         low, high, at_high = least, np.inf, -1.0
         for _ in range(ROUNDS):
-            rate = self._rate(*self._cancelled(some, U, step * _ratios(spacing), rows), rows)
+            rate = self._rate(*self._cancelled(some, U, step * ratios_of(spacing), rows), rows)
             excess = rate - self.bits
             if abs(excess) < 3e-3:
                 break
@@ -187,9 +185,9 @@ class SuccessiveCancellation(Quantizer):
         scales = rows[:, None] + columns
         power = 4.0 ** ((scales + NARROWEST) / OCTAVE)
         z = self._indices(code, scales)
-        W = (z - np.clip(z * (self.noise / (power + self.noise)), -0.5, 0.5)) * _ratios(code["spacing"])
+        W = (z - np.clip(z * (self.noise / (power + self.noise)), -0.5, 0.5)) * ratios_of(code["spacing"])
         if "row_spacing" in code.streams:
-            W *= _ratios(code["row_spacing"])[:, None]
+            W *= ratios_of(code["row_spacing"])[:, None]
         return (W * np.float64(code.number("step"))).astype(np.float32)
 
 
@@ -231,15 +229,15 @@ class WaterSIC(SuccessiveCancellation):
         V = feedback_factor(G, self.damping_G).T
         sigma, x = unit_power(values)
         spacing, row_spacing = self._spacing(U), self._spacing(V)
-        ratios = _ratios(row_spacing)[:, None] * _ratios(spacing)
-        alone = x / _ratios(row_spacing)[:, None]  # as if no row made up for others
-        step = self._step(alone, U, spacing, _row_scales(alone**2))
+        ratios = ratios_of(row_spacing)[:, None] * ratios_of(spacing)
+        alone = x / ratios_of(row_spacing)[:, None]  # as if no row made up for others
+        step = self._step(alone, U, spacing, row_scales(alone**2))
         for _ in range(ROUNDS_OF_BOTH):
             power = (x / (step * ratios)) ** 2 + self.noise * power_of_others(U, V, ratios)
-            rows = _row_scales(power / power.mean(axis=0))
-            s = powers_of(rows)[:, None] * powers_of(_column_scales(power, rows))
+            rows = row_scales(power / power.mean(axis=0))
+            s = powers_of(rows)[:, None] * powers_of(column_scales(power, rows))
             z, targets = cancelled_on_both_sides(x, U, V, step * ratios, self.noise / (s + self.noise))
-            columns = _column_scales((targets / (step * ratios)) ** 2, rows)
+            columns = column_scales((targets / (step * ratios)) ** 2, rows)
             excess = self._rate(z, columns, rows) - self.bits
             if abs(excess) < 0.01:
                 break
@@ -271,18 +269,6 @@ def _rounded(
 
 
 @njit(cache=True)
-def scale_of(target: np.ndarray, alpha: float, powers: np.ndarray) -> int:
-    """8·log₂ of the standard deviation of a column in units of α, over that of its rows; as :func:`_column_scales`."""
-    power = target * target / (powers * alpha * alpha)
-    mean = power.mean()
-    for _ in range(CLIPS):
-        if power.max() <= FAR * mean:
-            break
-        mean = np.minimum(power, FAR * mean).mean()
-    return max(int(np.rint(OCTAVE / 2 * np.log2(mean))), NARROWEST) if mean > 0 else NARROWEST
-
-
-@njit(cache=True)
 def settle(
     target: np.ndarray,
     near: np.ndarray,
@@ -300,39 +286,3 @@ def settle(
         lost = near[i] * noise / (power * powers[i] + noise)
         decoded[i] = alpha * (near[i] - min(max(lost, -0.5), 0.5))
         error[i] = (target[i] - decoded[i]) / u
-
-
-def _row_scales(power: np.ndarray) -> np.ndarray:
-    """8·log₂ of the root of the mean power of each row over the least, rounded, (out,): at most ``WEAKEST``."""
-    mean = _usual(power, 1)
-    mean = np.maximum(mean / (mean.max(initial=0) or 1), 4.0 ** (-WEAKEST / OCTAVE))
-    octaves = np.rint(OCTAVE / 2 * np.log2(mean)).astype(np.int64)
-    return octaves - octaves.min(initial=0)
-
-
-def _column_scales(power: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The same of each column, over the scales of its rows, (in,): at least ``NARROWEST``."""
-    mean = _usual(power / powers_of(rows)[:, None], 0)
-    return np.rint(OCTAVE / 2 * np.log2(np.maximum(mean, 4.0 ** (NARROWEST / OCTAVE)))).astype(np.int64)
-
-
-def _usual(power: np.ndarray, axis: int) -> np.ndarray:
-    """The mean along an axis, in which no entry counts more than ``FAR`` times the mean, so that outliers are few."""
-    if not power.size:
-        return np.ones(power.shape[1 - axis])
-    mean = power.mean(axis=axis, keepdims=True)
-    for _ in range(CLIPS):
-        if (power <= FAR * mean).all():
-            break
-        mean = np.minimum(power, FAR * mean).mean(axis=axis, keepdims=True)
-    return mean.ravel()
-
-
-def powers_of(rows: np.ndarray) -> np.ndarray:
-    """s² of a row's scale."""
-    return 4.0 ** (rows / OCTAVE)
-
-
-def _ratios(spacing: np.ndarray) -> np.ndarray:
-    """Spacings in units of the least one, float64."""
-    return 2.0 ** (spacing.astype(np.float64) / OCTAVE)
