@@ -89,7 +89,7 @@ audit: $(READY) ## Compare FILES="one.gguf two" with MODEL, which they were made
 # Files of the small model by other packages, and of a real one in llama.cpp's types; libgguf writes both, in some minutes.
 OF_SMALL := Q2_K Q4_K Q6_K IQ4_XS Q8_0
 OF_REAL := Q2_K Q3_K Q4_K Q5_K Q6_K IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ4_XS
-cards: $(READY) ## Audit files of the two models of the reference again, and keep tables and cards (ARGS=--run runs the real one: hours)
+cards: $(READY) ## Audit files of the two models of the reference again, and keep tables and cards (hours)
 	for type in $(OF_SMALL); do \
 	    $(BIN)/python -m rdlib.tools.producers.llama_cpp rdlib/assets/model build/small-$$type.gguf $$type || exit 1; done
 	$(BIN)/rdlib audit embedded auto-gptq auto-gptq-act-order autoawq gptqmodel build/small-*.gguf \
@@ -97,7 +97,8 @@ cards: $(READY) ## Audit files of the two models of the reference again, and kee
 	$(BIN)/python -m rdlib.audit.kept build/audit-embedded embedded
 	for type in $(OF_REAL); do \
 	    $(BIN)/python -m rdlib.tools.producers.requantize smollm2-135m build/SmolLM2-135M-Instruct.$$type.gguf $$type || exit 1; done
-	$(BIN)/rdlib audit smollm2-135m build/SmolLM2-135M-Instruct.*.gguf --out build/audit-smollm2-135m $(ARGS)
+	$(BIN)/rdlib audit smollm2-135m build/SmolLM2-135M-Instruct.*.gguf \
+	    --out build/audit-smollm2-135m --run --tokens 2048
 	$(BIN)/python -m rdlib.audit.kept build/audit-smollm2-135m smollm2-135m
 
 # Matrix products sum in one order on every x86 processor that has AVX2.

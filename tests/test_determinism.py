@@ -21,7 +21,7 @@ SETTINGS = dict.fromkeys(THREADS, OTHER) | {"OMP_WAIT_POLICY": "passive"}  # thr
 
 @pytest.fixture(scope="module")
 def elsewhere() -> list[list[str]]:
-    """What a fresh Python prints on another number of threads: lines of quantizers, of a census, and of moments."""
+    """What a fresh Python prints on another number of threads: quantizers, a census, moments, and files."""
     run = subprocess.run(
         [sys.executable, "-W", "ignore", TESTS / "digits.py"],
         env=os.environ | SETTINGS, capture_output=True, text=True,
@@ -37,6 +37,10 @@ def test_every_quantizer_is_the_same_in_every_digit(elsewhere):
 
 def test_a_census_is_the_same_in_every_digit(elsewhere):
     assert len(elsewhere[1]) > 100 and elsewhere[1] == digits.of_census()
+
+
+def test_a_file_is_decoded_to_the_same_weights(elsewhere):
+    assert len(elsewhere[3]) > 20 and elsewhere[3] == digits.of_files()
 
 
 def test_products_of_the_network_differ_by_their_last_bits_only(elsewhere):
