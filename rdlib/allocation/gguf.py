@@ -13,12 +13,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from rdlib.allocation.options import mixed, options
 from rdlib.allocation.rules import lagrangian, refuse_small, uniform
 from rdlib.checkpoints.llama_cpp import WITH, LlamaCpp, LlamaCppImportance, writable
-from rdlib.engine import Variant, bar, curvature, walk
+from rdlib.engine import Variant, bar, counted, curvature, walk
 from rdlib.files import whole, write_whole
 from rdlib.functional.divergence import Functional, PerToken
 from rdlib.models.checkpoint import Checkpoint
@@ -193,7 +192,7 @@ def law(checkpoint: Checkpoint, text: Windows) -> tuple[dict[str, float], ModelL
     """
     alpha, shares, enough = {}, {}, text.tokens >= 20 * widest(checkpoint)
     layers = 1 + max(weight.layer for weight in checkpoint.weights)
-    for layer in tqdm(curvature(checkpoint, text), "α, layers", layers, leave=False, delay=5):
+    for layer in counted(curvature(checkpoint, text), "α", layers):
         for name, found in layer.items():
             alpha[name] = found.alpha(checkpoint.tensor(name))
             if enough:
