@@ -36,17 +36,17 @@ from rdlib.theory import blahut_arimoto, rate_lower_at
 
 MULTI_HEAD = ASSETS / "checkpoints" / "multi-head"
 OF_MULTI_HEAD = [name for name in IN_THE_BOX if name.startswith("multi-head")]
-TYPES = {"blk.0.attn_q": "Q4_0", "blk.1.attn_q": "Q8_0"}
+NARROW = CONFIG | {"embedding_length": 64, "feed_forward_length": 128}
 
 
 def files_of(model: Path) -> list[Path]:
     return [model] if model.is_file() else list(model.glob("*.safetensors"))
 
 
-def llama(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+def llama(folder: Path, config: Mapping[str, int] = CONFIG) -> tuple[Path, dict[str, np.ndarray]]:
     """A model as a GGUF file of floats, and its tensors."""
-    tensors = llama_tensors()
-    return write_llama(folder / "original.gguf", tensors), tensors
+    tensors = llama_tensors(config=config)
+    return write_llama(folder / "original.gguf", tensors, config=config), tensors
 
 
 def table(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -58,7 +58,10 @@ def table(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def in_the_box(tmp_path_factory) -> Path:
-    return audit(MULTI_HEAD, OF_MULTI_HEAD, tmp_path_factory.mktemp("audit"), jobs=1)
+    """All of them, without a page of as many figures; :func:`of_three` has one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rdlib.audit.run.render", lambda *_: {})
+        return audit(MULTI_HEAD, OF_MULTI_HEAD, tmp_path_factory.mktemp("audit"), jobs=1)
 
 
 # Bits
@@ -152,11 +155,10 @@ def test_no_error_takes_the_entropy():
 
 
 def test_a_model_that_lies_on_a_grid_is_named(tmp_path):
-    tensors = llama_tensors()
-    first = write_llama(tmp_path / "first.gguf", tensors, "Q4_0")
-    files, _ = table(
-        audit(first, [write_llama(tmp_path / "q.gguf", tensors, "Q8_0")], tmp_path / "out", jobs=1)
-    )
+    tensors = llama_tensors(config=NARROW)
+    first = write_llama(tmp_path / "first.gguf", tensors, "Q4_0", config=NARROW)
+    file = write_llama(tmp_path / "q.gguf", tensors, "Q8_0", config=NARROW)
+    files, _ = table(audit(first, [file], tmp_path / "out", jobs=1))
     assert "lies on a grid already" in files.note["q"]
 
 
@@ -170,6 +172,12 @@ def beside(in_the_box, tmp_path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.fixture
+def of_three(beside) -> Path:
+    """An audit of three of them, with its page."""
+    return audit(MULTI_HEAD, OF_MULTI_HEAD[::8], beside, jobs=1)
+
+
 def test_another_model_is_named_by_a_tensor_and_the_rest_goes_on(beside):
     files, tensors = table(audit(MULTI_HEAD, ["autoawq", OF_MULTI_HEAD[0]], beside, jobs=1))
     assert (
@@ -180,12 +188,11 @@ def test_another_model_is_named_by_a_tensor_and_the_rest_goes_on(beside):
 
 
 def test_rows_in_another_order_are_refused(tmp_path):
-    original, tensors = llama(tmp_path)
+    original, tensors = llama(tmp_path, NARROW)
     name = "model.layers.1.self_attn.v_proj.weight"
     shuffled = tensors | {name: np.roll(tensors[name], 3, axis=0)}
-    files, rows = table(
-        audit(original, [write_llama(tmp_path / "q.gguf", shuffled, "Q8_0")], tmp_path / "out", jobs=1)
-    )
+    file = write_llama(tmp_path / "q.gguf", shuffled, "Q8_0", config=NARROW)
+    files, rows = table(audit(original, [file], tmp_path / "out", jobs=1))
     error = rows.set_index("name").error.dropna()
     assert (
         list(error.index) == [name]
@@ -194,7 +201,7 @@ def test_rows_in_another_order_are_refused(tmp_path):
     )
 
 
-def broken_scale(folder: Path, config: Mapping[str, int] = CONFIG) -> Path:
+def broken_scale(folder: Path, config: Mapping[str, int]) -> Path:
     """A GGUF file with a NaN for the scale of one block."""
     file = write_llama(folder / "broken.gguf", llama_tensors(config=config), "Q4_0", config=config)
     weight = open_checkpoint(file).tensors["model.layers.0.mlp.up_proj.weight"]
@@ -205,8 +212,8 @@ def broken_scale(folder: Path, config: Mapping[str, int] = CONFIG) -> Path:
 
 
 def test_a_tensor_that_is_broken_has_a_row_that_says_so(tmp_path):
-    original, _ = llama(tmp_path)
-    file = broken_scale(tmp_path)
+    original, _ = llama(tmp_path, NARROW)
+    file = broken_scale(tmp_path, NARROW)
     files, rows = table(audit(original, [file], tmp_path / "out", jobs=1))
     error = rows.set_index("name").error.dropna()
     assert list(error.index) == ["model.layers.0.mlp.up_proj.weight"] and "NaN" in error.iloc[0]
@@ -305,8 +312,8 @@ def test_a_text_that_was_changed_is_run_again(tmp_path):
 
 
 def test_a_cluster_gives_the_same_bytes(tmp_path):
-    original, tensors = llama(tmp_path)
-    file = write_llama(tmp_path / "q.gguf", tensors, "Q4_0")
+    original, tensors = llama(tmp_path, NARROW)
+    file = write_llama(tmp_path / "q.gguf", tensors, "Q4_0", config=NARROW)
     whole = audit(original, [file], tmp_path / "whole", jobs=1).read_bytes()
     local = {"host": "127.0.0.1", "protocol": "tcp://", "processes": False, "dashboard_address": None}
     with LocalCluster(1, threads_per_worker=1, **local) as cluster:
@@ -319,7 +326,6 @@ def test_a_cluster_gives_the_same_bytes(tmp_path):
 # Run
 
 
-NARROW = CONFIG | {"embedding_length": 64, "feed_forward_length": 128}
 JUDGE = Judge(
     640, "evaluation", "calibration"
 )  # H of 20 tokens for each input: there is a limit of the model
@@ -406,8 +412,12 @@ class Stopped(KeyboardInterrupt):
 
 
 def test_a_run_that_was_stopped_goes_on_at_its_layer(tmp_path, monkeypatch):
-    original, file = narrow(tmp_path), narrow(tmp_path, "Q4_0")
-    whole = audit(original, [file], tmp_path / "whole", 1, JUDGE).read_bytes()
+    original, file, judge = (
+        narrow(tmp_path),
+        narrow(tmp_path, "Q4_0"),
+        Judge(128, "evaluation", "calibration"),
+    )
+    whole = audit(original, [file], tmp_path / "whole", 1, judge).read_bytes()
     save, load, passed = Kept.save, Kept.load, []
 
     def stop(*state: object) -> None:
@@ -416,22 +426,20 @@ def test_a_run_that_was_stopped_goes_on_at_its_layer(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Kept, "save", stop)
     with pytest.raises(Stopped):
-        audit(original, [file], tmp_path / "out", 1, JUDGE)
+        audit(original, [file], tmp_path / "out", 1, judge)
     monkeypatch.setattr(Kept, "save", save)
     monkeypatch.setattr(Kept, "load", lambda *state: passed.append(load(*state)) or passed[-1])
-    assert audit(original, [file], tmp_path / "out", 1, JUDGE).read_bytes() == whole and passed == [1]
+    assert audit(original, [file], tmp_path / "out", 1, judge).read_bytes() == whole and passed == [1]
     assert not (tmp_path / "out" / "walk").exists()
 
 
 def test_h_of_too_few_tokens_gives_no_limit(tmp_path):
-    tensors = llama_tensors()
-    original = write_llama(tmp_path / "original.gguf", tensors, "F32", tokenizer_metadata())
-    file = write_llama(tmp_path / "q.gguf", tensors, "Q4_0")
-    judge = Judge(256, "evaluation", "calibration")
+    original, file = narrow(tmp_path), narrow(tmp_path, "Q4_0")
+    judge = Judge(96, "evaluation", "calibration")
     files, rows = table(audit(original, [file], tmp_path / "out", 1, judge))
-    down = rows[rows.group == "down"]  # of 512 inputs
+    down = rows[rows.group == "down"]  # of 128 inputs
     assert down.held_out_limit.isna().all() and down.output_limit.notna().all()
-    assert "fewer than the 512 inputs" in files.protocol["q"] and files.output_gap.notna().all()
+    assert "fewer than the 128 inputs" in files.protocol["Q4_0"] and files.output_gap.notna().all()
 
 
 def test_a_file_that_cannot_be_read_whole_is_not_run(ran):
@@ -454,7 +462,7 @@ def test_what_is_kept_is_the_rows_of_files_and_the_limit(ran, tmp_path, monkeypa
         kept_audit("other")
 
 
-@pytest.mark.parametrize("name", ["in_the_box", "ran"])
+@pytest.mark.parametrize("name", ["of_three", "ran"])
 def test_page_and_card_say_the_same_and_load_nothing(name, request):
     file = request.getfixturevalue(name)
     page, card = (file.with_suffix(end).read_text() for end in (".html", ".md"))
