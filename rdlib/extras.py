@@ -1,12 +1,7 @@
 """What an extra of the package installs, and one sentence where it is missing."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-# nbformat imports jsonschema, and that would compile a grammar of addresses, in two seconds, for checks that no
-# notebook needs.  It does without where the package is not there.
-sys.modules.setdefault("rfc3987_syntax", None)
 
 
 class MissingExtra(ImportError):

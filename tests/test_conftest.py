@@ -39,7 +39,7 @@ def session(tmp_path_factory) -> str:
     """What pytest prints for all of the above."""
     folder = tmp_path_factory.mktemp("session")
     shutil.copy(CONFTEST, folder)
-    (folder / "pytest.ini").write_text("[pytest]\naddopts = -p rdlib.extras\n")
+    (folder / "pytest.ini").write_text("[pytest]\n")
     for name, source in TESTS.items():
         (folder / name).write_text(source)
     outputs = [[new_output("stream", name="stdout", text=text) for text in texts] for texts in OUTPUTS]
