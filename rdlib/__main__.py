@@ -173,14 +173,13 @@ def export(given: argparse.Namespace) -> None:
 def plan(given: argparse.Namespace) -> None:
     """Choose a type of GGUF for every matrix within a size, and write the list for llama-quantize and the file."""
     with extra("models", "rdlib plan"):
-        from rdlib.allocation import gguf
+        from rdlib.allocation import llama_cpp
     from rdlib.models import open_checkpoint
 
     texts = given.calibration, given.text
     size = given.bits, given.gib
-    planned = gguf.plan(
-        open_checkpoint(given.model), given.out, *texts, given.tokens, *size, given.types or gguf.TYPES
-    )
+    types = given.types or llama_cpp.TYPES
+    planned = llama_cpp.plan(open_checkpoint(given.model), given.out, *texts, given.tokens, *size, types)
     print("\n".join(planned))
 
 

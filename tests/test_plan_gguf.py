@@ -9,7 +9,8 @@ from gguf_files import llama_tensors, tokenizer_metadata, write_llama
 from sources import one_thread  # noqa: F401
 
 from rdlib.allocation import lagrangian, options
-from rdlib.allocation.gguf import OUTER, law, outer_bytes, plan, prices, tensor_types, tries, write_gguf
+from rdlib.allocation.gguf import OUTER, outer_bytes, write_gguf
+from rdlib.allocation.llama_cpp import law, plan, prices, tensor_types, tries
 from rdlib.checkpoints.llama_cpp import LlamaCppImportance
 from rdlib.engine import Given, Variant, second_moments, walk
 from rdlib.models import open_checkpoint
@@ -131,7 +132,7 @@ def test_a_model_that_is_coded_already_is_said_to_be(tmp_path):
 
 def test_what_is_not_written_is_refused_before_anything_is_run(tmp_path, monkeypatch):
     model = open_checkpoint("embedded")
-    monkeypatch.setattr("rdlib.allocation.gguf.law", lambda *_: pytest.fail("the model was run"))
+    monkeypatch.setattr("rdlib.allocation.llama_cpp.law", lambda *_: pytest.fail("the model was run"))
     with pytest.raises(ValueError, match="cheapest options take"):
         plan(model, tmp_path, "sample", "sample", 64, bits=1.0)
     monkeypatch.setitem(model.config, "rope_scaling", {"rope_type": "llama3"})
