@@ -4,8 +4,10 @@ import json
 import shutil
 import sys
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -468,6 +470,15 @@ def test_a_model_that_cannot_be_had_is_no_error_yet(with_model, monkeypatch):
         Path("notebooks"), {"02_two": {"checkpoints": ["a/b", "in-the-box"], "text": "a/c"}}
     )
     assert found == {"02_two": {"a/b": None}}
+
+
+def test_what_the_site_installs_makes_no_notebook_run_again(monkeypatch):
+    """`make site` brings pdoc, and `make run` after it has nothing to do."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    own = [need.partition(">")[0] for need in project["optional-dependencies"]["site"][1:]]
+    found = [SimpleNamespace(name=name, version="1") for name in ("numpy", *own)]
+    monkeypatch.setattr(fingerprint, "distributions", lambda: found)
+    assert own and fingerprint.packages.__wrapped__() == {"numpy": "1"}
 
 
 # --- make refresh ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from rdlib.runs import notebook
 
 PACKAGE = Path(__file__).resolve().parents[1]
 MODELS = ("model", "checkpoints")  # parameters that name models
+OF_SITE = {"pdoc", "markdown2"}  # `make site` installs them: they write pages of the API, and no result
 
 
 def fingerprint(path: Path, parameters: dict[str, object], inputs: dict[str, str | None]) -> str:
@@ -91,8 +92,9 @@ def python() -> str:
 
 @cache
 def packages() -> dict[str, str]:
-    """The version of every installed package."""
-    return {package.name.lower(): package.version for package in distributions()}
+    """The version of every installed package, but for those of the site alone."""
+    versions = {package.name.lower(): package.version for package in distributions()}
+    return {name: version for name, version in versions.items() if name not in OF_SITE}
 
 
 def _texts(values: object) -> list[str]:
