@@ -71,7 +71,7 @@ def test_a_known_code_scores_as_it_does_among_the_known():
         ("nowhere.py:A", "There is no file nowhere.py"),
         ("no_such_room:A", "There is no module no_such_room"),
         ("rdlib.quantizers:Nothing", "cannot be made: name 'Nothing' is not defined"),
-        ("rdlib.quantizers:LloydMax", "cannot be made: .*bits"),
+        ("rdlib.quantizers:LloydMax", r"cannot be made: .*bits.*Give its arguments, as in \"LloydMax\(2\)\""),
         ("rdlib.quantizers:LloydMax(2", "cannot be made: "),
         ("rdlib.quantizers:[LloydMax(2) for _ in [1]][0]", "cannot be made: "),
         ("rdlib.quantizers:PerTensor", "is no Quantizer"),

@@ -71,7 +71,8 @@ def load(name: str) -> Quantizer:
         found = built(ast.parse(expression, mode="eval").body, vars(module))
         quantizer = found() if inspect.isclass(found) else found
     except (NameError, AttributeError, SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be made: {error}.") from None
+        hint = ' Give its arguments, as in "LloydMax(2)".' if isinstance(error, TypeError) else ""
+        raise ValueError(f"{name} cannot be made: {error}.{hint}") from None
     if not isinstance(quantizer, Quantizer):
         raise ValueError(f"{name} is no Quantizer of rdlib.quantizers.base.")
     return quantizer
