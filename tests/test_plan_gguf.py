@@ -10,9 +10,10 @@ from sources import one_thread  # noqa: F401
 
 from rdlib.allocation import lagrangian, options
 from rdlib.allocation.gguf import OUTER, outer_bytes, write_gguf
-from rdlib.allocation.llama_cpp import law, plan, prices, tensor_types, tries
+from rdlib.allocation.llama_cpp import plan, prices, tensor_types, tries
 from rdlib.checkpoints.llama_cpp import LlamaCppImportance
 from rdlib.engine import Given, Variant, second_moments, walk
+from rdlib.engine.law import law
 from rdlib.models import open_checkpoint
 from rdlib.models.gguf.names import gguf_name, permuted, transformers_name, unpermuted
 from rdlib.network import Windows

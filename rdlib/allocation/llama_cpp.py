@@ -15,15 +15,16 @@ from rdlib.allocation.gguf import OUTER, Blocks, described, outer_bytes, write_g
 from rdlib.allocation.options import mixed, options
 from rdlib.allocation.rules import lagrangian, refuse_small, uniform
 from rdlib.checkpoints.llama_cpp import writable
-from rdlib.engine import Variant, bar, counted, curvature
+from rdlib.engine import Variant, bar
+from rdlib.engine.law import ENOUGH, law, widest
 from rdlib.files import write_whole
 from rdlib.functional.divergence import PerToken
 from rdlib.models.checkpoint import Checkpoint
 from rdlib.models.gguf.model import GGUFContainer
 from rdlib.models.gguf.names import gguf_name
 from rdlib.models.weight import Weight
-from rdlib.network import Windows, cut_windows, load_tokenizer, read_tokens
-from rdlib.theory import ModelLimit, Share
+from rdlib.network import cut_windows, load_tokenizer, read_tokens
+from rdlib.theory import ModelLimit
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL")
 FLOATS = {"F32", "F16", "BF16"}
@@ -101,8 +102,8 @@ def _distance(checkpoint: Checkpoint, limit: ModelLimit | None, rate: float, kl:
     """How far a file is from the limit, as a sentence."""
     if not limit:
         return [
-            "No limit: it takes 20 tokens for each input of the widest matrix: "
-            f"--tokens {20 * widest(checkpoint)}, and a calibration text that has as many."
+            f"No limit: it takes {ENOUGH} tokens for each input of the widest matrix: "
+            f"--tokens {ENOUGH * widest(checkpoint)}, and a calibration text that has as many."
         ]
     if not kl > 0:
         return []
@@ -167,28 +168,6 @@ def prices(checkpoint: Checkpoint, offered: Sequence[Variant]) -> pd.DataFrame:
         for name, source in variant.sources.items()
     ]
     return pd.DataFrame(rows, columns=["tensor", "option", "bits"])
-
-
-def law(checkpoint: Checkpoint, text: Windows) -> tuple[dict[str, float], ModelLimit | None]:
-    """α of every linear layer, and the limit of the model, by one pass back through it.
-
-    Args:
-        checkpoint: of the model.
-        text: for H, G and α; the limit is None where it has fewer than 20 tokens an input.
-    """
-    alpha, shares, enough = {}, {}, text.tokens >= 20 * widest(checkpoint)
-    layers = 1 + max(weight.layer for weight in checkpoint.weights)
-    for layer in counted(curvature(checkpoint, text), "α", layers):
-        for name, found in layer.items():
-            alpha[name] = found.alpha(checkpoint.tensor(name))
-            if enough:
-                shares[name] = Share(alpha[name], found.inputs, found.outputs)
-    return alpha, ModelLimit(shares) if enough else None
-
-
-def widest(checkpoint: Checkpoint) -> int:
-    """Inputs of the widest linear layer."""
-    return max(weight.shape[1] for weight in _linear(checkpoint))
 
 
 def tensor_types(plan: Mapping[str, str]) -> str:

@@ -11,21 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from rdlib.audit.pair import Pair, opened
 from rdlib.audit.rows import OUTPUT
 from rdlib.extras import extra
 from rdlib.models.checkpoint import Checkpoint, open_checkpoint
-from rdlib.theory import ModelLimit, Share
 
 with extra("models", "rdlib audit --run"):
-    from rdlib.engine import InBfloat16, Variant, bar, bias_of_limits, curvature, walk
+    from rdlib.engine import InBfloat16, Variant, bar, bias_of_limits, walk
+    from rdlib.engine.law import ENOUGH, law, widest
     from rdlib.network.texts import load_tokenizer
     from rdlib.network.windows import Windows, cut_windows, read_tokens
 
 WINDOW = 512  # tokens
-ENOUGH = 20  # tokens for each input of the widest matrix: with fewer, directions of no weight are not known
 KLS = np.geomspace(1e-5, 3, 160)  # nats, at which the limit is computed
 
 
@@ -88,13 +86,9 @@ def limit_rows(model: Path, judge: Judge) -> list[dict]:
     """
     original = open_checkpoint(model)
     _, text = judge.windows(original)
-    if text.tokens < ENOUGH * _widest(original):
+    if text.tokens < ENOUGH * widest(original):
         return []
-    shares, layers = {}, 1 + max(weight.layer for weight in original.weights)
-    for layer in tqdm(curvature(original, text, device=judge.device), "limit of the model", layers):
-        for name, found in layer.items():
-            shares[name] = Share(found.alpha(original.tensor(name)), found.inputs, found.outputs)
-    limit = ModelLimit(shares)
+    _, limit = law(original, text, judge.device)
     return [{"kl": float(kl), "rate": limit.rate(kl)} for kl in KLS]
 
 
@@ -129,9 +123,9 @@ def judged_rows(
     whole = {key: value for key, value in found.outputs["all"].row.items() if key in OUTPUT}
     whole |= {"name": "", "group": "all", "kl_floor": found.outputs["floor"].kl.mean}
     whole["kl_windows"] = found.outputs["all"].kl.values.mean(axis=1).tolist()
-    widest = _widest(pair.original)
+    inputs = widest(pair.original)
     whole["protocol"] = " ".join(
-        f"{what} {Path(name).name}: {windows.protocol}; {bias_of_limits(widest, windows.tokens)}."
+        f"{what} {Path(name).name}: {windows.protocol}; {bias_of_limits(inputs, windows.tokens)}."
         for what, name, windows in (
             ("KL and held-out H on", judge.text, text),
             ("H on", judge.calibration, calibration),
@@ -144,11 +138,6 @@ def judged_rows(
         inputs = pair.original.tensors[row["name"]].shape[1]
         row |= {limit: float("nan") for limit, count in tokens.items() if count < inputs}
     return [{"file": label} | row for row in [whole, *by_group, *rows]]
-
-
-def _widest(model: Checkpoint) -> int:
-    """Inputs of the widest matrix of a layer."""
-    return max(weight.shape[1] for weight in model.weights if weight.layer >= 0)
 
 
 def _tensors(found: Mapping[str, dict], names: list[str], kl: float) -> list[dict]:

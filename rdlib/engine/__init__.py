@@ -3,7 +3,7 @@
 from rdlib.extras import extra
 
 with extra("models", "rdlib.engine"):
-    from rdlib.engine.course import Progress, bar, counted
+    from rdlib.engine.course import Progress, bar
     from rdlib.engine.curvature import Curvature, curvature
     from rdlib.engine.found import Walk
     from rdlib.engine.layers import Layers

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -14,7 +13,6 @@ from rdlib.engine.branches import Branches, split
 from rdlib.engine.variant import Change
 from rdlib.models.names import layer_and_group
 
-T = TypeVar("T")
 Kind = tuple[object, ...]  # steps of one kind take about as long in every layer
 
 
@@ -133,8 +131,3 @@ def bar(description: str = "walk") -> Callable[[Progress], None]:
             shown.close()
 
     return show
-
-
-def counted(layers: Iterable[T], description: str, count: int) -> Iterator[T]:
-    """The layers one after the other, behind a bar on the screen; it is gone when all are done."""
-    yield from tqdm(layers, description, count, leave=False, delay=5)
