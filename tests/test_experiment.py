@@ -1,10 +1,12 @@
 """The runner, on small notebooks of its own in a folder of their own."""
 
+import gc
 import json
 import shutil
 import sys
 import time
 import tomllib
+from asyncio import AbstractEventLoop
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +123,19 @@ def test_manifest(finished):
         "state/02_two.json",
         "state/lock",
     }
+
+
+def test_no_event_loop_stays_open(project):
+    """Found as a test that failed for the garbage of another: Papermill makes a loop for each thread."""
+    (project / "build/demo/state/02_two.json").unlink()
+    before = open_loops()
+    run(project, "demo")
+    assert open_loops() == before
+
+
+def open_loops() -> list[AbstractEventLoop]:
+    """Of this process: a test before, or nbval, may have one in its main thread."""
+    return [o for o in gc.get_objects() if isinstance(o, AbstractEventLoop) and not o.is_closed()]
 
 
 def test_nothing_tells_where_or_when(finished):

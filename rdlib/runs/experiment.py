@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+from jupyter_core.utils import ensure_event_loop
 
 from rdlib.files import as_json, sha256, write_whole
 from rdlib.models.hub import HUB_ID, NAMES
@@ -197,6 +198,8 @@ def run_steps(
         except BaseException:
             stop.set()
             raise
+        finally:
+            ensure_event_loop().close()  # Papermill made it for this thread, and would leave it open
 
     with ThreadPoolExecutor(jobs) as pool:
         begun = {s.name: pool.submit(attempt, s) for s in (steps if jobs == 1 else reversed(steps))}
