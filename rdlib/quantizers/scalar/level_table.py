@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,8 +30,11 @@ class LevelTable(Quantizer):
         """Side information for weights of this histogram, and what writes the ``index`` of any of them."""
 
     def quantize(self, W: np.ndarray, H: np.ndarray | None) -> Code:
-        values = as_float32(W)
-        return code_of(values, *self.design(Histogram.of(W)))
+        histogram = Histogram.of(W)
+        side, index = self.design(histogram)
+        if W.dtype.itemsize == 2:
+            return Code(W.shape, side | {"index": _looked_up(W, histogram.values, index)})
+        return code_of(as_float32(W), side, index)
 
     def encode_values(self, histogram: Histogram) -> Code:
         """The code of the distinct values, shape (1, K), with the side information of the whole tensor.
@@ -76,3 +80,12 @@ def levels_of(levels: np.ndarray, scale: np.float32) -> np.ndarray:
     """s·t, float32, from what :func:`level_streams` wrote."""
     wide = np.float64(scale) * levels.astype(np.float64)
     return np.clip(wide, FLOAT32.min, FLOAT32.max).astype(np.float32)
+
+
+def _looked_up(W: np.ndarray, values: np.ndarray, index: Index) -> Stream:
+    """The index of 16-bit weights by their bit patterns, from that of their distinct values, float32 (K,)."""
+    stream = index(values[None])
+    table = np.zeros(1 << 16, stream.array.dtype)
+    table[(values + 0).astype(W.dtype).view(np.uint16)] = stream.array[0]  # −0 + 0 is +0
+    table[np.array(-0.0, W.dtype).view(np.uint16)] = table[0]
+    return replace(stream, array=table[np.ascontiguousarray(W).view(np.uint16)])
