@@ -1,8 +1,8 @@
 """Why the shape–gain code of LLVQ has the lower perplexity and a trellis the lower error: norms, rotation, feedback.
 
-    python tests/benchmark_shape_gain.py                       # D on N(0, 1)
-    python tests/benchmark_shape_gain.py embedded 1            # output errors in a layer, on other text: every rung
-    python tests/benchmark_shape_gain.py smollm2-135m          # KL of the model on other text: the rungs that matter
+    python tests/benchmark_shape_gain.py                     # D on N(0, 1)
+    python tests/benchmark_shape_gain.py smollm2-135m 1 k v  # errors of outputs on other text, of every rung
+    python tests/benchmark_shape_gain.py smollm2-135m        # and KL of the whole model, of the rungs that matter
 
 Codes of 2 bits, with a scale for every row, run in blocks of 24 columns; rungs differ in one thing each.  *Norms* are
 as coded; or that of each block is as in W, by a float32 a block; or that of every run of 24 weights is, as if the
@@ -10,6 +10,7 @@ decoder knew it.  What it would have to be told for that, 16 bits a run or ⅔ b
 """
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -36,9 +37,10 @@ from rdlib.weights import as_float32, ratio
 
 WIDTH = 24  # columns of a block, and weights of a run
 CODES = {
+    "shape–gain 48+0": ShapeGain(gain_bits=0),
+    "shape–gain 47+1": ShapeGain(),
     "trellis, 1024": BitshiftTrellis(2, 10),
     "trellis, 4096": BitshiftTrellis(2, 12),
-    "shape–gain": ShapeGain(),
     "E8P": E8P(),
 }
 NORMS = ("coded", "of blocks", "of runs")
@@ -112,14 +114,13 @@ class Made(Quantized):
 
 EVERY = [Rung(*choice) for choice in product(CODES, (False, True), (False, True), NORMS)]
 OF_MODEL = [
-    Rung("shape–gain", False, True, "coded"),
-    Rung("shape–gain", False, True, "of runs"),
-    Rung("shape–gain", True, True, "coded"),
-    Rung("shape–gain", True, True, "of runs"),
-    Rung("trellis, 1024", False, True, "coded"),
-    Rung("trellis, 1024", False, True, "of runs"),
     Rung("trellis, 1024", True, True, "coded"),
     Rung("trellis, 1024", True, True, "of runs"),
+    Rung("trellis, 1024", False, True, "coded"),
+    Rung("shape–gain 47+1", True, True, "coded"),
+    Rung("shape–gain 47+1", False, True, "coded"),
+    Rung("shape–gain 48+0", True, True, "of runs"),
+    Rung("shape–gain 48+0", False, True, "of runs"),
 ]
 HEAD = "| code | rotated | feedback | norms |"
 
@@ -134,17 +135,18 @@ def gaussian() -> None:
         print(f"| {code} | {norms} | {rate:.4f} | {D:.5f} | {to_db(D * 4**rate):.2f} dB |", flush=True)
 
 
-def of_model(model: str, layers: list[int]) -> None:
-    """Errors of outputs in some layers by every rung; KL of the model by those that matter where there are none."""
+def of_model(model: str, layer: int | None = None, groups: Collection[str] = ()) -> None:
+    """Errors of outputs in a layer by every rung, or with no layer in all, and KL, by those that matter."""
     checkpoint, (text, other, window) = open_checkpoint(model), TEXTS[model]
     known, judged = (
         cut_windows(read_tokens(name, load_tokenizer(model)), window).take(tokens // window)
-        for name, tokens in ((text, TOKENS), (other, TOKENS if layers else JUDGED))
+        for name, tokens in ((text, TOKENS), (other, JUDGED))
     )
-    names = [w.name for w in checkpoint.weights if w.layer in (layers or range(len(checkpoint.weights)))]
-    rungs = EVERY if layers else OF_MODEL
+    weights = [w for w in checkpoint.weights if w.layer >= 0] if layer is None else checkpoint.layer(layer)
+    names = [w.name for w in weights if not groups or w.group in groups]
+    rungs = OF_MODEL if layer is None else EVERY
     variants = [Variant.by(rung, names, Made(rung.quantizer, rung.feedback)) for rung in rungs]
-    found = walk(checkpoint, variants, judged, known, outputs=not layers, progress=bar())
+    found = walk(checkpoint, variants, judged, known, outputs=layer is None, progress=bar())
     print(
         f"{model}, {len(names)} matrices\n\n{HEAD} rate | error of outputs | KL, nats | less KL of the first |"
     )
@@ -160,6 +162,6 @@ def of_model(model: str, layers: list[int]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        of_model(sys.argv[1], [int(layer) for layer in sys.argv[2:]])
+        of_model(sys.argv[1], *map(int, sys.argv[2:3]), groups=sys.argv[3:])
     else:
         gaussian()
