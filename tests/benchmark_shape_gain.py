@@ -117,7 +117,9 @@ OF_MODEL = [
     Rung("trellis, 1024", True, True, "coded"),
     Rung("trellis, 1024", True, True, "of runs"),
     Rung("trellis, 1024", False, True, "coded"),
+    Rung("trellis, 4096", True, True, "coded"),
     Rung("shape–gain 47+1", True, True, "coded"),
+    Rung("shape–gain 47+1", True, True, "of runs"),
     Rung("shape–gain 47+1", False, True, "coded"),
     Rung("shape–gain 48+0", True, True, "of runs"),
     Rung("shape–gain 48+0", False, True, "of runs"),
@@ -147,10 +149,8 @@ def of_model(model: str, layer: int | None = None, groups: Collection[str] = ())
     rungs = OF_MODEL if layer is None else EVERY
     variants = [Variant.by(rung, names, Made(rung.quantizer, rung.feedback)) for rung in rungs]
     found = walk(checkpoint, variants, judged, known, outputs=layer is None, progress=bar())
-    print(
-        f"{model}, {len(names)} matrices\n\n{HEAD} rate | error of outputs | KL, nats | less KL of the first |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    judgement = "error of outputs | KL, nats | KL − first"
+    print(f"{model}, {len(names)} matrices\n\n{HEAD} rate | {judgement} |\n|---|---|---|---|---|---|---|---|")
     for variant in variants:
         error = (10 ** (-found.of(variant).held_out_db / 10)).mean()
         line = f"{variant.label} {found.totals(variant)['rate']:.4f} | {to_db(error):.2f} dB |"
