@@ -205,7 +205,8 @@ def _optimal_cuts(n: np.ndarray, s: np.ndarray, q: np.ndarray, levels: int) -> n
     """cuts[m, j]: where the last of m + 1 cells begins in the best split of the first j values.
 
     The last cut of j moves up with j, and with m (Knuth 1971, doi:10.1007/BF00264289): it is searched for
-    between those of the nearest j that are done, and from that of one cell fewer.
+    between those of the nearest j that are done, and from that of one cell fewer.  For the most cells, only j = all
+    values is filled in.
     """
     size = len(n) - 1
     cuts = np.zeros((levels, size + 1), np.int32)
@@ -215,7 +216,7 @@ def _optimal_cuts(n: np.ndarray, s: np.ndarray, q: np.ndarray, levels: int) -> n
     stack = np.empty((64, 4), np.int64)  # spans of j, and of the cuts that they may have
     for m in range(1, levels):
         new = np.zeros(size + 1)
-        stack[0] = (m + 1, size, m, size - 1)
+        stack[0] = (m + 1 if m < levels - 1 else size, size, m, size - 1)  # of the last only all values
         depth = 1
         while depth:
             depth -= 1
