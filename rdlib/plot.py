@@ -26,7 +26,7 @@ with extra("notebooks", "rdlib.plot"):
     from matplotlib.ticker import MaxNLocator
 
 # By family, after Okabe and Ito, whose colours the colour-blind can tell apart; the first words of a method's name
-# decide.  A lattice has one colour, whether it is cut to a ball or entropy-coded; no other two families share one.
+# decide.  A lattice has one colour, whether it is cut to a ball, entropy-coded or a shape; no other two families have.
 COLOURS = {
     "uniform opt. clip": "#0072B2",
     "uniform 3σ": "#56B4E9",
@@ -56,6 +56,7 @@ COLOURS = {
     "A2 ball": "#74A9CF",
     "D4 ball": "#2B8CBE",
     "E8 ball": "#034E7B",
+    "Leech shape–gain": "#011F33",
     "E8P": "#4C78A8",
     "bitshift": "#B2182B",
     "TCQ": "#EF6548",

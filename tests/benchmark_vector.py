@@ -21,7 +21,8 @@ from sklearn.cluster import KMeans
 
 from rdlib.measure import measure
 from rdlib.quantizers import BitshiftTrellis, TrellisCoded, VectorQuantizer
-from rdlib.quantizers.vector.kmeans import centroids, nearest
+from rdlib.quantizers.vector.kmeans import centroids
+from rdlib.quantizers.vector.lloyd import nearest
 
 SHAPE, DIMENSION, ENTRIES = (2048, 8192), 4, 256
 MSE_LIMIT = 1.005  # of ours over converged Lloyd

@@ -54,6 +54,7 @@ from rdlib.quantizers import (
     Rotated,
     RowClassified,
     Scaled,
+    ShapeGain,
     Sigmas,
     TrellisCoded,
     Uniform,
@@ -168,6 +169,7 @@ LATTICES = [
     LatticeBall(4, D4),
     LatticeBall(2, E8),
     E8P(),
+    ShapeGain(),
 ]
 ALL += LATTICES
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from itertools import product
 from pathlib import Path
 
@@ -88,5 +89,5 @@ def test_every_family_is_used():
 
 
 def test_no_two_families_share_a_colour_but_those_of_one_lattice():
-    names = {family.removeprefix("entropy-coded ").removesuffix(" ball"): c for family, c in COLOURS.items()}
+    names = {re.sub("entropy-coded | ball| shape–gain", "", family): c for family, c in COLOURS.items()}
     assert len({*names.values(), UNKNOWN}) == len(names) + 1

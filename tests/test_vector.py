@@ -15,8 +15,8 @@ from rdlib.quantizers import (
     UniformMidTread,
     VectorQuantizer,
 )
-from rdlib.quantizers.vector.kmeans import _stages, centroids, nearest
-from rdlib.quantizers.vector.plane import lloyd_in_plane
+from rdlib.quantizers.vector.kmeans import _stages, centroids
+from rdlib.quantizers.vector.lloyd import lloyd, nearest
 from rdlib.quantizers.vector.runs import as_runs
 
 TRAINED = [VectorQuantizer(2, 2), VectorQuantizer(2, 4), MultiCodebook(1.5, 4), ProductQuantizer(1.5, 4)]
@@ -183,15 +183,26 @@ def test_dimensions_and_counts_that_make_no_sense_are_refused():
         ResidualQuantizer(1, 8, 0)
 
 
-@pytest.mark.parametrize("entries", [1, 2, 65, 700])
-def test_in_the_plane_the_nearest_entry_and_the_means_are_those_of_the_definition(entries):
-    points = heavy((500, 2))
-    book = gaussian((700, 2))[:entries]
+@pytest.mark.parametrize("entries", [1, 2, 65, 400])
+@pytest.mark.parametrize("d", [1, 2, 3, 8])
+def test_the_nearest_entry_and_the_means_are_those_of_the_definition(entries, d):
+    points, book = heavy((500, d)), gaussian((700, d))[:entries]
     distances = ((points[:, None].astype(float) - book) ** 2).sum(axis=2)
     index = nearest(points, book)
     assert distances[np.arange(500), index] == pytest.approx(distances.min(axis=1), rel=1e-5)
-    moved = lloyd_in_plane(points, book, 1)
-    for k in range(entries):
-        mean = points[index == k].mean(axis=0) if (index == k).any() else book[k]
-        assert moved[k] == pytest.approx(mean, rel=1e-5, abs=1e-6)
+    moved, error = lloyd(points, book, 1)
+    assert error == pytest.approx(distances.min(axis=1).mean(), rel=1e-5)
+    used = np.unique(index)
+    for k in used:
+        assert moved[k] == pytest.approx(points[index == k].mean(axis=0), rel=1e-5, abs=1e-6)
+    others = np.delete(moved, used, axis=0)[:, None]
+    far = np.sort(((others - book.astype(float)) ** 2).sum(axis=2).min(axis=1))
+    assert far == pytest.approx(np.sort(distances.min(axis=1))[500 - len(far) :], rel=1e-5)
     assert nearest(points[:0], book).shape == (0,)
+
+
+def test_lloyds_iteration_ends_where_nothing_moves():
+    points = gaussian((300, 2))
+    book, error = lloyd(points, points[:4], 1000)
+    again, same = lloyd(points, book, 1)
+    assert np.array_equal(again, book) and same == error < lloyd(points, points[:4], 1)[1]

@@ -19,6 +19,7 @@ from rdlib.quantizers.lattice.ball import LatticeBall
 from rdlib.quantizers.lattice.coded import LatticeCoded
 from rdlib.quantizers.lattice.e8p import E8P
 from rdlib.quantizers.lattice.lattice import A2, D4, E8, LEECH
+from rdlib.quantizers.lattice.shape_gain import ShapeGain
 from rdlib.quantizers.scalar.entropy import EcsqCentroid, EcsqMidpoint, EcsqOptimal
 from rdlib.quantizers.scalar.lloyd_max import LloydMax
 from rdlib.quantizers.scalar.uniform import Uniform, UniformAsymmetric, UniformMidTread
@@ -80,6 +81,7 @@ __all__ = [
     "Quantizer",
     "RowClassified",
     "Scaled",
+    "ShapeGain",
     "Sigmas",
     "Uniform",
     "UniformAsymmetric",

@@ -1,7 +1,7 @@
 """Scales of rows and columns on a logarithmic scale of 8 steps an octave, robust against outliers."""
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from rdlib.code.normal import NARROWEST, OCTAVE
 
@@ -12,7 +12,7 @@ CLIPS = 12  # rounds that bring the mean down to where it is without outliers
 
 def row_scales(power: np.ndarray) -> np.ndarray:
     """8·log₂ of the root of the mean power of each row over the least, rounded, (out,): at most ``WEAKEST``."""
-    mean = _usual(power, 1)
+    mean = _usual_means(power)
     mean = np.maximum(mean / (mean.max(initial=0) or 1), 4.0 ** (-WEAKEST / OCTAVE))
     octaves = np.rint(OCTAVE / 2 * np.log2(mean)).astype(np.int64)
     return octaves - octaves.min(initial=0)
@@ -20,32 +20,36 @@ def row_scales(power: np.ndarray) -> np.ndarray:
 
 def column_scales(power: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The same of each column, over the scales of its rows, (in,): at least ``NARROWEST``."""
-    mean = _usual(power / powers_of(rows)[:, None], 0)
+    mean = _usual_means(np.ascontiguousarray((power / powers_of(rows)[:, None]).T))
     return np.rint(OCTAVE / 2 * np.log2(np.maximum(mean, 4.0 ** (NARROWEST / OCTAVE)))).astype(np.int64)
 
 
 @njit(cache=True)
 def scale_of(target: np.ndarray, alpha: float, powers: np.ndarray) -> int:
     """8·log₂ of the standard deviation of a column in units of α, over that of its rows; as :func:`column_scales`."""
-    power = target * target / (powers * alpha * alpha)
+    mean = usual_mean(target * target / (powers * alpha * alpha))
+    return max(int(np.rint(OCTAVE / 2 * np.log2(mean))), NARROWEST) if mean > 0 else NARROWEST
+
+
+@njit(cache=True)
+def usual_mean(power: np.ndarray) -> float:
+    """The mean, (n,), in which no entry counts more than ``FAR`` times the mean, so that outliers are few."""
     mean = power.mean()
     for _ in range(CLIPS):
         if power.max() <= FAR * mean:
             break
         mean = np.minimum(power, FAR * mean).mean()
-    return max(int(np.rint(OCTAVE / 2 * np.log2(mean))), NARROWEST) if mean > 0 else NARROWEST
+    return mean
 
 
-def _usual(power: np.ndarray, axis: int) -> np.ndarray:
-    """The mean along an axis, in which no entry counts more than ``FAR`` times the mean, so that outliers are few."""
-    if not power.size:
-        return np.ones(power.shape[1 - axis])
-    mean = power.mean(axis=axis, keepdims=True)
-    for _ in range(CLIPS):
-        if (power <= FAR * mean).all():
-            break
-        mean = np.minimum(power, FAR * mean).mean(axis=axis, keepdims=True)
-    return mean.ravel()
+@njit(parallel=True, cache=True)
+def _usual_means(power: np.ndarray) -> np.ndarray:
+    """:func:`usual_mean` of every row, (rows,); 1 of rows of nothing."""
+    means = np.ones(len(power))
+    if power.size:
+        for i in prange(len(power)):
+            means[i] = usual_mean(power[i])
+    return means
 
 
 def powers_of(rows: np.ndarray) -> np.ndarray:

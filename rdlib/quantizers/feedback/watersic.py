@@ -119,9 +119,9 @@ class SuccessiveCancellation(Quantizer):
         rows: np.ndarray,
         row_spacing: np.ndarray | None = None,
     ) -> dict[str, Stream]:
-        symbols, odd = np.divmod(z, self.width)
+        symbols, odd = z >> (self.width - 1), z & (self.width - 1)
         first = -int(np.abs(symbols).max(initial=0))
-        scales = rows[:, None] + columns - NARROWEST
+        scales = (rows[:, None] + columns - NARROWEST).astype(np.int32)
         own = {"deviation": columns + spacing, "row_deviation": rows}
         numbers = {"spacing": spacing}
         if row_spacing is not None:
@@ -145,7 +145,7 @@ class SuccessiveCancellation(Quantizer):
 
     def _rate(self, z: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> float:
         """What the indices cost, bits a weight."""
-        symbols, odd = np.divmod(z, self.width)
+        symbols, odd = z >> (self.width - 1), z & (self.width - 1)
         first = -int(np.abs(symbols).max(initial=0))
         contexts = self.width * (rows[:, None] + columns - NARROWEST) + odd
         table = normal_table(first, np.bincount(contexts.ravel()), self.width)
@@ -182,10 +182,11 @@ class SuccessiveCancellation(Quantizer):
         rows, columns = scales_of({name: stream.array for name, stream in code.streams.items()})
         if (len(rows), len(columns)) != code.shape:
             raise ValueError("The code does not hold a scale for every row and column.")
-        scales = rows[:, None] + columns
-        power = 4.0 ** ((scales + NARROWEST) / OCTAVE)
+        scales = (rows[:, None] + columns).astype(np.int32)
+        powers = 4.0 ** ((np.arange(scales.max(initial=0) + 1) + NARROWEST) / OCTAVE)
         z = self._indices(code, scales)
-        W = (z - np.clip(z * (self.noise / (power + self.noise)), -0.5, 0.5)) * ratios_of(code["spacing"])
+        lost = z * (self.noise / (powers + self.noise))[scales]
+        W = (z - np.clip(lost, -0.5, 0.5)) * ratios_of(code["spacing"])
         if "row_spacing" in code.streams:
             W *= ratios_of(code["row_spacing"])[:, None]
         return (W * np.float64(code.number("step"))).astype(np.float32)

@@ -11,7 +11,8 @@ import numpy as np
 
 from rdlib.code.code import Code, Stream
 from rdlib.quantizers.base import Quantizer
-from rdlib.quantizers.vector.kmeans import centroids, nearest
+from rdlib.quantizers.vector.kmeans import centroids
+from rdlib.quantizers.vector.lloyd import nearest
 from rdlib.quantizers.vector.runs import as_runs, from_runs
 from rdlib.weights import as_float32, ratio, with_room
 
