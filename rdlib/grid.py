@@ -153,9 +153,12 @@ def _of_table(blocks: list[np.ndarray], size: int) -> Grid | None:
 
 def _of_steps(blocks: list[np.ndarray], size: int) -> Grid | None:
     """Equal steps in every block."""
-    fitted = [fit for values in blocks if (fit := _steps(values))]
-    if len(fitted) < ENOUGH * len(blocks):
-        return None
+    fitted, most = [], len(blocks)
+    for values in blocks:
+        if fit := _steps(values):
+            fitted.append(fit)
+        elif (most := most - 1) < ENOUGH * len(blocks):  # the others cannot be enough any more
+            return None
     step, first, count = (np.array(part) for part in zip(*fitted, strict=True))
     place = first / step
     if (np.abs(place - np.rint(place)) < TOLERANCE).mean() >= ENOUGH:  # zero is a level

@@ -122,32 +122,48 @@ def _slope(options: pd.DataFrame, budget: float) -> float:
     Raises:
         ValueError: not even the cheapest options fit.
     """
+    tensor, bits, cost = _columns(options)
+
+    def fits(slope: float) -> bool:
+        return bits[_rows_at(tensor, bits, cost, slope)].sum() <= budget
+
     low = 0.0  # fits, or is too little
-    if _at_slope(options, low).bits.sum() <= budget:
+    if fits(low):
         return low
     refuse_small(options, budget)
-    high = 1e-12 + 2 * _steepest(options)
+    high = 1e-12 + 2 * _steepest(tensor, bits, cost)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if _at_slope(options, middle).bits.sum() <= budget else (middle, high)
+        if middle in (low, high):  # neighbours
+            break
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 
 def _at_slope(options: pd.DataFrame, slope: float) -> pd.DataFrame:
     """Every tensor's option of least cost + slope·bits; of two that tie, the one of fewer bits."""
-    order = np.lexsort((options.bits, options.cost + slope * options.bits))
-    first = ~options.tensor.iloc[order].duplicated().to_numpy()
-    return options.iloc[np.sort(order[first])]
+    return options.iloc[_rows_at(*_columns(options), slope)]
 
 
-def _steepest(options: pd.DataFrame) -> float:
+def _columns(options: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A number for each tensor, bits and cost."""
+    return pd.factorize(options.tensor)[0], options.bits.to_numpy(), options.cost.to_numpy()
+
+
+def _rows_at(tensor: np.ndarray, bits: np.ndarray, cost: np.ndarray, slope: float) -> np.ndarray:
+    """The rows of :func:`_at_slope`, rising."""
+    order = np.lexsort((bits, cost + slope * bits))
+    _, first = np.unique(tensor[order], return_index=True)
+    return np.sort(order[first])
+
+
+def _steepest(tensor: np.ndarray, bits: np.ndarray, cost: np.ndarray) -> float:
     """A slope at which every tensor takes its option of fewest bits."""
     steepest = 0.0
-    for _, tensor in options.groupby("tensor", sort=False):
-        least = tensor.iloc[tensor.bits.argmin()]
-        more = tensor[tensor.bits > least.bits]
-        if len(more):
-            steepest = max(steepest, ((least.cost - more.cost) / (more.bits - least.bits)).max())
+    for rows in (np.flatnonzero(tensor == own) for own in np.unique(tensor)):
+        least = rows[bits[rows].argmin()]
+        more = rows[bits[rows] > bits[least]]
+        steepest = ((cost[least] - cost[more]) / (bits[more] - bits[least])).max(initial=steepest)
     return steepest
 
 
