@@ -89,7 +89,7 @@ def test_the_shell_completes_commands_and_options(capsys):
         'COMP_WORDS=(rdlib cen) COMP_CWORD=1; _rdlib; echo "${COMPREPLY[@]}"\n'
         'COMP_WORDS=(rdlib audit --tok) COMP_CWORD=2; _rdlib; echo "${COMPREPLY[@]}"\n'
     )
-    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=600)
     assert ran.stdout.splitlines() == ["census", "--tokens"], ran.stderr
 
 

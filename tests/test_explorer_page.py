@@ -192,12 +192,15 @@ def test_sliders_show_what_the_library_says(tab):
 
 
 def test_a_state_is_in_the_address(tab):
+    from playwright.sync_api import expect
+
     tab.locator("#family").select_option("NF4")
     tab.locator("#knob").press("Home")
     state, address = shown(tab), tab.url
     tab.locator("#family").select_option("uniform")
     assert shown(tab) != state
     tab.goto(address)
+    expect(tab.locator("#family")).to_have_value("NF4")  # the page hears of its new address later
     assert shown(tab) == state == SUBJECTS[2].readout(with_group(CHOICES["NF4"], 16))
 
 

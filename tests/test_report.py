@@ -215,7 +215,7 @@ def test_script_sorts_and_filters(demo):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser or not importlib.util.find_spec("playwright"):
         pytest.skip("needs playwright and chromium (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     report.write(demo)
     with sync_playwright() as play:
@@ -257,7 +257,7 @@ def test_script_sorts_and_filters(demo):
             "figure img"
         ).first.get_attribute("alt")
         tab.keyboard.press("Escape")
-        assert tab.locator("dialog").count() == 0
+        expect(tab.locator("dialog")).to_have_count(0)  # a dialog tells later that it is closed
         window.close()
     assert faults == []
 
