@@ -155,26 +155,29 @@ class SuccessiveCancellation(Quantizer):
     def _step(self, x: np.ndarray, U: np.ndarray, spacing: np.ndarray, rows: np.ndarray) -> float:
         """Δ at which the rate is the nominal one, on a part of the rows; 0 for weights that are all zero.
 
-        Halving Δ costs a bit for every column that is coded at all, so that the search begins at the one Δ of that
-        rate and corrects it by what was measured.
+        Halving Δ costs a bit for every column that is coded at all: the search begins at the Δ of that rate, and goes
+        on along the secant of what was measured.
         """
         part = slice(None, None, max(x.size // SAMPLE, 1))
         some, rows = x[part], rows[part]
         if not some.any():
             return 0.0
         least = float(np.abs(x).max()) / LARGEST
-        step = max(2.0 ** (2.05 - self.bits - spacing.mean() / OCTAVE), least)  # h(N(0, 1)) is 2.05 bits
-        slope = 1.0  # bits an octave
+        start = 2.0 ** (2.05 - self.bits - spacing.mean() / OCTAVE) / self.width  # h(N(0, 1)) is 2.05 bits
+        step, slope = max(start, least), 1.0  # bits an octave
         low, high, at_high = least, np.inf, -1.0
+        before: tuple[float, float] | None = None
         for _ in range(ROUNDS):
             rate = self._rate(*self._cancelled(some, U, step * ratios_of(spacing), rows), rows)
             excess = rate - self.bits
-            if abs(excess) < 3e-3:
+            if abs(excess) < 5e-3:
                 break
             if excess < 0 and 0.1 < rate <= at_high:  # few values have few symbols, however small the step
                 return high
+            if before and before[0] != step:
+                slope = np.clip((before[1] - rate) / np.log2(step / before[0]), 0.5, 1)
             low, high, at_high = (step, high, at_high) if excess > 0 else (low, step, rate)
-            moved = step * 2.0 ** np.clip(excess / slope, -4, 4)
+            before, moved = (step, rate), step * 2.0 ** np.clip(excess / slope, -4, 4)
             step = float(moved) if low < moved < high else float(np.sqrt(low * high))
         return step
 
