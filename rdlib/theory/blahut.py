@@ -22,6 +22,8 @@ References:
         Inf. Theory 18 (1972), doi:10.1109/TIT.1972.1054753.
     Csiszár, On the computation of rate–distortion functions, IEEE Trans. Inf. Theory 20 (1974),
         doi:10.1109/TIT.1974.1055146 (the dual bound).
+    Matz and Duhamel, Information geometric formulation and interpretation of accelerated Blahut–Arimoto-type
+        algorithms, IEEE Inf. Theory Workshop (2004) (longer steps).
     Rose, A mapping approach to rate–distortion computation and analysis, IEEE Trans. Inf. Theory 40 (1994),
         doi:10.1109/18.340468 (reproduction points that move).
 """
@@ -42,6 +44,7 @@ NODES = 0.025  # spacing of the points where the dual constraint is checked, in 
 TOLERANCE = 3e-4  # nats between the certificates at which the iteration stops
 REFINEMENTS = 5  # rounds of halving the steps between slopes, from 2 slopes a bit to 64
 ATTEMPTS, NEAR = 6, 0.02  # slopes that are tried for one distortion, and how near is near enough
+STRIDE = 1.5  # steps are longer than those of Blahut and Lloyd by this factor: a third fewer are needed
 ITERATIONS = (4, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)  # between looks at the certificates
 
 
@@ -186,12 +189,18 @@ def _design(x: Array, p: Array, s: float) -> tuple[Array, Array]:
 
 
 def _iterate(x: Array, p: Array, y: Array, q: Array, s: float) -> tuple[Array, Array]:
-    """Steps of Blahut and Lloyd from the points y and weights q until the certificates meet."""
+    """Steps of Blahut and Lloyd, ``STRIDE`` times as long, from points y and weights q until the certificates meet.
+
+    Near its end the iteration closes in by a factor λ from 0 to 1 in every direction; with a stride a it is
+    1 − a·(1 − λ), still within ±1 for a < 2.
+    """
     for steps in ITERATIONS:
         for _ in range(steps):
             y, q, Z, mass, first, _ = _posterior(x, p, y, q, s)
             divergence = mass @ np.log(mass / q)
-            y, q = y + first / mass, mass
+            y, q = y + STRIDE * first / mass, q * (mass / q) ** STRIDE
+            order = np.argsort(y)
+            y, q = y[order], q[order] / q.sum()
         if _local_excess(x, p, Z, s, 4 * NODES) - divergence < TOLERANCE:
             break
     return y, q
