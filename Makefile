@@ -29,7 +29,7 @@ compare: $(READY) ## Put two experiments side by side: A=demo B=llama-3.2-1b (na
 results: $(READY) ## Keep the results of EXPERIMENT in the package, after make run: EXPERIMENT=smollm2-135m
 	@$(BIN)/rdlib keep '$(EXPERIMENT)'
 
-# One process a core, each on one thread; a file stays in one process, a notebook in one kernel.
+# One process a core and one more, each on one thread; a file stays in one process, a notebook in one kernel.
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 EVERY_CORE := -n auto --dist loadfile --no-loadscope-reorder
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 3600 --nbval-kernel-startup-timeout 600

@@ -59,8 +59,9 @@ WORKERS = 8  # at most: each imports torch and takes about 1 GB
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process a core that we may use (`-n auto`)."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), WORKERS)
+    """One process a core that we may use, and one more: some wait for a browser or a process (`-n auto`)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores + 1, WORKERS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

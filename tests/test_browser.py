@@ -118,7 +118,10 @@ def test_explorer_follows_its_sliders(page, lab):
     if not page.get_by_role("tab", name="00_explorer.ipynb").count():
         page.goto(lab)
         page.locator(".jp-NotebookPanel:visible").get_by_role("link", name="00 explorer").click()
-    expect(page.locator(".jp-NotebookPanel:visible h1")).to_contain_text("00 · Explorer")
+    notebook = page.locator(".jp-NotebookPanel:visible")
+    expect(notebook.locator("h1")).to_contain_text("00 · Explorer")
+    kernel = notebook.locator(".jp-Notebook-ExecutionIndicator")
+    expect(kernel).to_have_attribute("data-status", "idle")  # what is run before it has begun may be lost
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     explorer = page.locator(".rdlib-explorer")

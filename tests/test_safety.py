@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import pytest
 from nbformat import NotebookNode
@@ -106,6 +107,7 @@ def isolated_run(tmp_path_factory) -> tuple[Path, Path]:
     (root / "params/mini.yaml").write_text("notebooks: [01_extraction]\n")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHONPATH"))}
     extra = SETTINGS | {"HOME": str(home), "HF_TOKEN": TOKEN, "PYTHONPATH": str(home)}
+    extra["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # fonts are not looked for again
     run = subprocess.run(
         [sys.executable, "-m", "rdlib", "run", "mini"],
         cwd=root, env=kept | extra, capture_output=True, text=True, timeout=600,
