@@ -61,7 +61,7 @@ class ShapeGain(Quantizer):
 
     @property
     def method(self) -> str:
-        return f"Leech shape–gain {BITS - self.gain_bits}+{self.gain_bits}"
+        return f"Leech shape–gain {self._shape_bits}+{self.gain_bits}"
 
     @property
     def norm(self) -> int:

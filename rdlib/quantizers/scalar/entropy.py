@@ -152,7 +152,7 @@ def step_of_entropy(histogram: Histogram, bits: float) -> float:
     target = min(bits, histogram.entropy - 1e-9)
     span = float(histogram.values[-1]) - float(histogram.values[0])
     low, high = 2 * span / LARGEST_ALPHABET, 2.5 * histogram.largest
-    for _ in range(48):
+    for _ in range(30):  # to 10⁻⁸ of Δ
         middle = float(np.sqrt(low * high))
         if grid_entropy(histogram.values, histogram.counts, middle) >= target:
             low = middle
