@@ -17,6 +17,8 @@ ALLOWED_SKIPS: dict[str, str] = {
     "tests/test_api.py": "pdoc is of the extra 'site', which make site installs",
     "tests/test_browser.py::test_lab_opens_at_the_contents": "there is no Chromium on the machine",
     "tests/test_browser.py::test_explorer_follows_its_sliders": "there is no Chromium on the machine",
+    "tests/test_explorer_page.py::test_sliders_show_what_the_library_says": "there is no Chromium on the machine",
+    "tests/test_explorer_page.py::test_a_state_is_in_the_address": "there is no Chromium on the machine",
     "tests/test_report.py::test_script_sorts_and_filters": "there is no Chromium on the machine",
     "tests/test_checkpoints_direct.py::test_decoded_as_the_package_decodes_it": "of the extra 'producers', and legacy",
 }

@@ -1,10 +1,8 @@
 """The explorer as a page: what a browser shows of a state is what the library says of it, to the last digit."""
 
 import ast
-import importlib.util
 import json
 import runpy
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from chromium import PHONE, chromium
 from pages import loads
+from playwright.sync_api import expect
 
 import rdlib.quantizers
 from rdlib.explorer import page, subject
@@ -138,21 +138,14 @@ def test_the_page_loads_nothing_and_holds_what_the_library_says(html):
 @pytest.fixture(scope="module")
 def tab(html, tmp_path_factory) -> Iterator:
     """A browser at the page, where there is one."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser or not importlib.util.find_spec("playwright"):
-        pytest.skip("needs playwright and chromium (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
     file = tmp_path_factory.mktemp("explorer") / "explorer.html"
     file.write_text(html)
-    with sync_playwright() as play:
-        window = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        tab = window.new_page(viewport={"width": 390, "height": 844})
+    with chromium(*PHONE) as windows:
+        tab = windows.new_page()
         faults: list[str] = []
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.goto(Path(file).as_uri())
         yield tab
-        window.close()
     assert faults == []
 
 
@@ -192,8 +185,6 @@ def test_sliders_show_what_the_library_says(tab):
 
 
 def test_a_state_is_in_the_address(tab):
-    from playwright.sync_api import expect
-
     tab.locator("#family").select_option("NF4")
     tab.locator("#knob").press("Home")
     state, address = shown(tab), tab.url

@@ -1,6 +1,5 @@
 """Pages: of a notebook and of an experiment; they load nothing, hide nothing from the blind, and trust no name."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -11,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from chromium import PHONE, chromium
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from pages import HOSTILE, OTHER, PIXEL, build, figure, loads, notebook
+from playwright.sync_api import expect
 
 from rdlib.runs import page, report
 
@@ -212,15 +213,9 @@ def test_nothing_to_show(tmp_path):
 
 def test_script_sorts_and_filters(demo):
     """In a browser, where there is one."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser or not importlib.util.find_spec("playwright"):
-        pytest.skip("needs playwright and chromium (apt-get install chromium)")
-    from playwright.sync_api import expect, sync_playwright
-
     report.write(demo)
-    with sync_playwright() as play:
-        window = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        tab = window.new_page(viewport={"width": 390, "height": 844})
+    with chromium(*PHONE) as windows:
+        tab = windows.new_page()
         faults: list[str] = []
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("dialog", lambda dialog: faults.append(dialog.message))
@@ -238,7 +233,7 @@ def test_script_sorts_and_filters(demo):
         tab.get_by_label("method").select_option("uniform")
         assert tab.locator("#points .count").text_content() == "0 rows."
         tab.get_by_label("method").select_option("Lloyd–Max")
-        again = window.new_page()
+        again = windows.new_page()
         again.goto(tab.url)  # the address keeps filter, list and order
         assert again.locator("#points .count").text_content() == "50 rows."
         assert again.get_by_role("searchbox").input_value() == "LLOYD 3"
@@ -258,7 +253,6 @@ def test_script_sorts_and_filters(demo):
         ).first.get_attribute("alt")
         tab.keyboard.press("Escape")
         expect(tab.locator("dialog")).to_have_count(0)  # a dialog tells later that it is closed
-        window.close()
     assert faults == []
 
 
