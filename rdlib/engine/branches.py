@@ -91,7 +91,6 @@ class Branches:
         before, leaving = self.others, self._leaving(layer.names)
         recorded = {name for _, same in leaving for name in self.runs_on(same)}
         moments, records = {}, {}
-        bench.prepare([])  # lets go of the moments of the layer before: at 8 billion weights they take 4 GB
         for name, text in self.model.items():
             with self.step("run", name):
                 moments[name], records[name] = text.advance(layer, name in recorded)
@@ -101,6 +100,7 @@ class Branches:
         del records
         for branch, part in zip(before, tasks, strict=True):
             self.others += self._passed(layer, bench, branch, part)
+        bench.prepare([])  # lets go of the moments before those of the next layer come: 4 GB at 8 billion weights
 
     def _leaving(self, names: Collection[str]) -> list[Task]:
         """The variants that are the model until now, and no longer with these tensors."""
