@@ -163,7 +163,7 @@ def lloyd_max_curve(histogram: Histogram, sizes: list[int]) -> dict[int, np.ndar
 
 
 DISTINCT = 1 << 16  # more distinct values than this (float32) are first merged …
-CELLS = 1 << 14  # … into so many cells, which costs 10⁻⁸ of D at 4 bits, and 2·10⁻⁵ at 8
+CELLS = 1 << 14  # … into so many cells, which costs 10⁻⁷ of D at 4 bits, and 2·10⁻⁵ at 8
 
 
 def _sorted_cells(histogram: Histogram) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
