@@ -19,6 +19,7 @@ ALLOWED_SKIPS: dict[str, str] = {
     "tests/test_browser.py::test_explorer_follows_its_sliders": "there is no Chromium on the machine",
     "tests/test_explorer_page.py::test_sliders_show_what_the_library_says": "there is no Chromium on the machine",
     "tests/test_explorer_page.py::test_a_state_is_in_the_address": "there is no Chromium on the machine",
+    "tests/test_explorer_page.py::test_the_page_fits_a_phone_and_every_control_has_a_name": "there is no Chromium",
     "tests/test_report.py::test_script_sorts_and_filters": "there is no Chromium on the machine",
     "tests/test_checkpoints_direct.py::test_decoded_as_the_package_decodes_it": "of the extra 'producers', and legacy",
 }
