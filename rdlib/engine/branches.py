@@ -100,9 +100,7 @@ class Branches:
         del records
         for branch, part in zip(before, tasks, strict=True):
             self.others += self._passed(layer, bench, branch, part)
-        bench.prepare(
-            []
-        )  # lets go of the moments before those of the next layer come: 4 GB at 8 billion weights
+        bench.prepare([])  # the moments go before those of the next layer come: 4 GB at 8 billion weights
 
     def _leaving(self, names: Collection[str]) -> list[Task]:
         """The variants that are the model until now, and no longer with these tensors."""
